@@ -1,0 +1,88 @@
+"""Aspen: OTP for Python.
+
+Supervised actors with typed calls, live operations on a running node, and the same code in a deterministic
+simulator. Start with `Actor`, `call`, `start` and `Supervisor`; `docs/ARCHITECTURE.md` has the map.
+"""
+
+from aspen.actor import UNBOUNDED, Context, Reply, ReplyHandle, System, defer, pid_of
+from aspen.errors import (
+    ActorFailed,
+    AlreadyRegistered,
+    AspenError,
+    CallCycle,
+    CallError,
+    CallTimeout,
+    ChildrenMax,
+    ConfigError,
+    NoConnection,
+    NoProc,
+    NoSuchChild,
+    NotEncodable,
+    Overloaded,
+    StartFailed,
+    UsageError,
+)
+from aspen.otp import *  # noqa: F403 -- the behaviours are the public surface; otp.__all__ lists them
+from aspen.otp import __all__ as _behaviours
+from aspen.types import (
+    KILL,
+    KILLED,
+    NOCONNECTION,
+    NOPROC,
+    NORMAL,
+    SHUTDOWN,
+    CrashReport,
+    DeadLetter,
+    Down,
+    Exit,
+    IdleTimeout,
+    Ignore,
+    Pid,
+    Shutdown,
+    Stop,
+)
+from aspen.wire import message
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: PLE0604 -- the behaviours' names are strings
+    "KILL",
+    "KILLED",
+    "NOCONNECTION",
+    "NOPROC",
+    "NORMAL",
+    "SHUTDOWN",
+    "UNBOUNDED",
+    "ActorFailed",
+    "AlreadyRegistered",
+    "AspenError",
+    "CallCycle",
+    "CallError",
+    "CallTimeout",
+    "ChildrenMax",
+    "ConfigError",
+    "Context",
+    "CrashReport",
+    "DeadLetter",
+    "Down",
+    "Exit",
+    "IdleTimeout",
+    "Ignore",
+    "NoConnection",
+    "NoProc",
+    "NoSuchChild",
+    "NotEncodable",
+    "Overloaded",
+    "Pid",
+    "Reply",
+    "ReplyHandle",
+    "Shutdown",
+    "StartFailed",
+    "Stop",
+    "System",
+    "UsageError",
+    "defer",
+    "message",
+    "pid_of",
+    *_behaviours,
+]

@@ -1,0 +1,53 @@
+"""The kernel: actors, their mail, their links, and the scheduler that runs them. OTP's semantics.
+
+    types in `aspen.types`
+    reply       the caller's end of a call
+    process     one actor's record; `task` its running async handler
+    behaviour   what can be run: `Behaviour` and its compiled `Blueprint`
+    refs        generated references; `sending` the long ways of a send
+    scheduler   run queue, turns, slots, timers
+    system      the actors of one node: start, links, monitors, exits, the end
+    travel      how references go through the codec
+    context     an actor's hold on all this, `self.ctx`
+
+The way of a message: a generated ref method appends `(name, args, reply)` to the mailbox and puts the process in
+the run queue; a turn takes the process out, gives it a slot, and calls the handler by name; the result
+goes into the reply, which makes its waiter runnable.
+"""
+
+from aspen.actor import travel as _travel  # noqa: F401 -- teaches the codec how refs travel
+from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, state_of
+from aspen.actor.context import Context, Every, ReplyHandle, defer
+from aspen.actor.process import Process
+from aspen.actor.refs import ActorRef, make_named_ref, make_ref, pid_of, process_of
+from aspen.actor.reply import Reply
+from aspen.actor.scheduler import Scheduler, TimerEntry
+from aspen.actor.sending import caller_of, current_process
+from aspen.actor.system import System, abbreviate, system_of, system_of_loop
+
+__all__ = [
+    "UNBOUNDED",
+    "ActorRef",
+    "Behaviour",
+    "Blueprint",
+    "Context",
+    "Every",
+    "HandlerSpec",
+    "Process",
+    "Reply",
+    "ReplyHandle",
+    "Scheduler",
+    "System",
+    "TimerEntry",
+    "abbreviate",
+    "caller_of",
+    "current_process",
+    "defer",
+    "make_named_ref",
+    "make_ref",
+    "pid_of",
+    "process_of",
+    "state_of",
+    "system_of",
+    "system_of_loop",
+]

@@ -1,0 +1,178 @@
+"""`Process`: the kernel's record of one actor. Plain data; `scheduler` and `system` act on it.
+
+Life: `wake` says whether the run queue holds the process.
+
+    IDLE ──send──> QUEUED ──slot──> IDLE | QUEUED (mail left) | PARKED (awaits, or is suspended) | DEAD
+    PARKED ──answer, signal──> QUEUED
+
+A process has three places for what comes in, taken in this order:
+
+- `control`: signals (exits, downs, sys requests); acted on even while a handler awaits;
+- `urgent`: messages that go before the mail (a trapped exit, a Down, `continue_`); not bounded by the mailbox;
+- `mailbox`: user messages `(name, args, reply)`, bounded by `limit`; the deque is made on first use.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
+
+from aspen.actor.reply import NEVER_NS, Reply
+from aspen.types import Pid
+
+if TYPE_CHECKING:
+    from aspen.actor.behaviour import Behaviour, Blueprint
+    from aspen.actor.scheduler import Scheduler, TimerEntry
+    from aspen.actor.system import System
+    from aspen.actor.task import HandlerTask
+
+Message = tuple[str, tuple[Any, ...], "Reply[Any] | None"]
+Signal = tuple[str, tuple[Any, ...]]
+
+IDLE: Final = 0
+QUEUED: Final = 1
+PARKED: Final = 2
+DEAD: Final = 3
+
+# `flags`: any of them sends the process down the slow slot.
+F_CONTROL: Final = 1
+F_URGENT: Final = 2
+F_SUSPENDED: Final = 4
+F_DEBUG: Final = 8
+F_IDLE: Final = 16
+F_EXITING: Final = 32
+F_DEAD: Final = 64
+F_STRICT: Final = 128
+
+NO_MAIL: Final[deque[Message]] = deque(maxlen=0)
+"""Stands for the mailbox of an actor that has had no mail, or is dead. Never appended to: `limit` is 0."""
+
+
+class Process:
+    """One actor, as the kernel sees it. Owned by its `System`; refs point at it, dead or alive."""
+
+    __slots__ = (
+        "actor",
+        "answering",
+        "blueprint",
+        "context",
+        "control",
+        "debug",
+        "exit_reason",
+        "extra",
+        "flags",
+        "handlers",
+        "label",
+        "limit",
+        "links",
+        "mailbox",
+        "monitoring",
+        "parent",
+        "sched",
+        "serial",
+        "starting",
+        "sweep_at",
+        "system",
+        "task",
+        "trap_exit",
+        "urgent",
+        "waiting_on",
+        "wake",
+        "watchers",
+    )
+
+    def __init__(self, system: System, serial: int, blueprint: Blueprint, label: str | None) -> None:
+        self.system = system
+        self.sched: Scheduler = system.scheduler
+        self.serial = serial
+        self.blueprint = blueprint
+        self.handlers = blueprint.handlers
+        self.label = label
+        """Its id within its parent; `/` for the root; the whole path once it is dead."""
+        self.actor: Behaviour | None = None
+        self.parent: Process | None = None
+        self.mailbox: deque[Message] = NO_MAIL
+        self.limit = 0
+        self.wake = IDLE
+        self.flags = 0
+        self.control: list[Signal] | None = None
+        self.urgent: deque[Message] | None = None
+        self.task: HandlerTask | None = None
+        self.waiting_on: object = None
+        self.answering: Reply[Any] | None = None
+        self.sweep_at = NEVER_NS
+        self.trap_exit = blueprint.trap_exit
+        self.links: set[Process] | None = None
+        self.watchers: dict[int, Process | Reply[Any]] | None = None
+        self.monitoring: dict[int, Process] | None = None
+        self.starting: Reply[Any] | None = None
+        self.exit_reason: object = None
+        self.debug: Debug | None = None
+        self.context: Context | None = None
+        self.extra: Extra | None = None
+
+    @property
+    def pid(self) -> Pid:
+        """Its identity."""
+        return Pid(self.system.name, self.system.boot, self.serial)
+
+    @property
+    def path(self) -> str:
+        """The supervision path, as `/bank/gateway`; `<Class pid>` for an actor outside any tree."""
+        tail = ""
+        process: Process | None = self
+        while process is not None and process.label is not None:
+            if process.label.startswith("/"):
+                return process.label.rstrip("/") + tail or "/"
+            tail = f"/{process.label}{tail}"
+            process = process.parent
+        return f"<{self.blueprint.name} {self.serial}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.wake != DEAD
+
+    def more(self) -> Extra:
+        """The rarely used fields, made on first use."""
+        if self.extra is None:
+            self.extra = Extra()
+        return self.extra
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid} {self.path}>"
+
+
+class Extra:
+    """Fields that few actors use, kept apart so that an idle actor stays small."""
+
+    __slots__ = ("deferred", "idle_ns", "idle_timer", "last_ns", "names", "pending", "timers", "waits")
+
+    def __init__(self) -> None:
+        self.timers: set[TimerEntry] = set()
+        self.names: list[Callable[[], object]] = []
+        """Run once at its death, to take it out of registries."""
+        self.deferred: set[Reply[Any]] = set()
+        """Calls it took and has not answered yet."""
+        self.pending: set[Reply[Any]] = set()
+        """Calls that its child asyncio tasks await."""
+        self.idle_ns: int | None = None
+        self.idle_timer: TimerEntry | None = None
+        self.last_ns = 0
+
+
+class Debug:
+    """What `sys` has switched on for one actor."""
+
+    __slots__ = ("calls", "casts", "infos", "started_ns", "statistics", "tracers")
+
+    def __init__(self, now_ns: int) -> None:
+        self.statistics = False
+        self.started_ns = now_ns
+        self.calls = 0
+        self.casts = 0
+        self.infos = 0
+        self.tracers: list[Callable[[str, str, tuple[Any, ...], object], None]] = []
+        """Called with (event, handler name, arguments, detail); events: `receive`, `reply`, `crash`, `exit`."""

@@ -1,0 +1,132 @@
+"""The long ways of a send: the first mail, a full or dead mailbox, strict messages, callers that are no actor."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import ContextVar
+from typing import Any
+
+from aspen import limits, wire
+from aspen.actor.process import DEAD, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
+from aspen.actor.reply import Reply
+from aspen.errors import CallCycle, NoProc, Overloaded
+
+current_process: ContextVar[Process | None] = ContextVar("aspen_process", default=None)
+"""The actor on whose behalf asyncio code runs that the kernel does not step itself."""
+
+
+def caller_of(process: Process) -> Process | None:
+    """The actor that is sending, to a process of the same node: the one in its slot, else the one
+    whose child asyncio task runs."""
+    return process.sched.current or current_process.get()
+
+
+def _admit(process: Process, args: tuple[Any, ...]) -> tuple[str | None, tuple[Any, ...]]:
+    """Why the process cannot take a message now, or None; and the arguments as they will arrive."""
+    if process.wake == DEAD:
+        return "noproc", args
+    if process.mailbox is NO_MAIL:
+        process.mailbox = deque()
+        process.limit = -1 if process.system.strict_messages else process.blueprint.mailbox_max
+    if process.system.strict_messages:
+        args = wire.copy(args)
+        if len(process.mailbox) >= process.blueprint.mailbox_max:
+            return "overloaded", args
+    elif len(process.mailbox) >= process.limit:
+        return "overloaded", args
+    return None, args
+
+
+def _enqueue(process: Process, name: str, args: tuple[Any, ...], reply: Reply[Any] | None) -> None:
+    process.mailbox.append((name, args, reply))
+    if not process.wake:
+        process.sched.enqueue(process)
+
+
+def send_slow(process: Process, name: str, args: tuple[Any, ...]) -> None:
+    """Sends a cast; what cannot be delivered becomes a dead letter."""
+    refused, args = _admit(process, args)
+    if refused is None:
+        _enqueue(process, name, args, None)
+    else:
+        process.system.dead_letter(process, refused, (name, *args))
+
+
+def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
+    """Sends a call; a refusal is an error in the reply that it returns."""
+    reply = _new_reply(process, timeout_ns)
+    caller = caller_of(process)
+    if caller is not None and waits_for(process, caller):
+        reply.fail(
+            CallCycle(
+                f"{caller.path} called {process.path}.{name}, which waits for {caller.path}; "
+                f"use a cast, answer later with defer(), or move the shared state to a third actor"
+            )
+        )
+        return reply
+    refused, args = _admit(process, args)
+    if refused is None:
+        _enqueue(process, name, args, reply)
+    elif refused == "noproc":
+        reply.fail(no_proc(process, name))
+    else:
+        reply.fail(
+            Overloaded(
+                f"{process.path} has {len(process.mailbox)} messages waiting, its bound; {name} was not executed"
+            )
+        )
+    return reply
+
+
+def call_urgent(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
+    """Sends a call that goes before the mail and is not bounded by it."""
+    reply = _new_reply(process, timeout_ns)
+    caller = caller_of(process)
+    if process.wake == DEAD:
+        reply.fail(no_proc(process, name))
+    elif caller is not None and waits_for(process, caller):
+        reply.fail(CallCycle(f"{caller.path} called {process.path}.{name}, which waits for {caller.path}"))
+    else:
+        put_urgent(process, name, args, reply)
+    return reply
+
+
+def put_urgent(process: Process, name: str, args: tuple[Any, ...], reply: Reply[Any] | None = None) -> None:
+    """Queues a message before the mail of a live process."""
+    if process.urgent is None:
+        process.urgent = deque()
+    process.urgent.append((name, args, reply))
+    process.flags |= F_URGENT
+    if process.wake != QUEUED and (process.wake != PARKED or process.task is None):
+        process.sched.enqueue(process)
+
+
+def no_proc(process: Process, name: str) -> NoProc:
+    """The error for a message to an actor that is not there."""
+    return NoProc(f"{process.path} is not running; {name} was not executed")
+
+
+def _new_reply(process: Process, timeout_ns: int) -> Reply[Any]:
+    scheduler = process.sched
+    caller = caller_of(process)
+    deadline = scheduler.mono_ns() + timeout_ns
+    if caller is not None and caller.answering is not None and caller.answering.deadline < deadline:
+        deadline = caller.answering.deadline
+    return Reply(process, deadline)
+
+
+def waits_for(process: Process, target: Process) -> bool:
+    """Whether `process` is `target`, or awaits an answer of `target`, perhaps through others."""
+    stack, seen = [process], set[int]()
+    while stack and len(seen) < limits.CALL_CHAIN_MAX:
+        process = stack.pop()
+        if process is target:
+            return True
+        if process.serial in seen:
+            continue
+        seen.add(process.serial)
+        if isinstance(process.waiting_on, Reply):
+            stack.append(process.waiting_on.callee)
+        if process.extra is not None:
+            stack.extend(reply.callee for reply in process.extra.pending)
+    return False

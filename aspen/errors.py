@@ -1,0 +1,113 @@
+"""Every exception that Aspen raises, under one root.
+
+The docstrings tell neighbours apart and say whose fault each is:
+
+- the *caller's* (`UsageError`, `CallCycle`, `NotEncodable`, `ConfigError`): change the program;
+- *unavailable* (`CallTimeout`, `NoProc`, `NoConnection`, `Overloaded`): may be tried again, and only
+  `NoProc` and `Overloaded` promise that the request was not executed;
+- the *callee's* (`ActorFailed`, `StartFailed`): its cause is the exception that was raised there;
+- a *broken invariant* (`InvariantBroken`): a bug in Aspen; the actor that meets it crashes.
+"""
+
+from __future__ import annotations
+
+
+class AspenError(Exception):
+    """The root of every error that Aspen raises on purpose."""
+
+
+class UsageError(AspenError):
+    """The caller asked for something that has no meaning here. The message says what does."""
+
+
+class InvariantBroken(AspenError):
+    """Aspen contradicts itself: a bug. The actor that notices crashes, its supervisor restarts it."""
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, of the wrong type or out of range. Names the setting and its source."""
+
+
+class NotEncodable(UsageError):
+    """A message holds a value that cannot leave the process. Names the value and its type."""
+
+
+class BadFrame(AspenError):
+    """Bytes from outside are not a message. The peer's fault: it loses its connection."""
+
+
+class CallError(AspenError):
+    """A call brought no result. The subclasses say why, and whether it may have been executed."""
+
+
+class CallTimeout(CallError):
+    """The deadline passed first. The call may have been executed, or may yet be."""
+
+
+class NoProc(CallError):
+    """There is no such actor, or it ended before it took the message. Not executed."""
+
+
+class NoConnection(CallError):
+    """The node is not reachable. The call may have been executed."""
+
+
+class Overloaded(CallError):
+    """The mailbox is full. Not executed: slow down, or try again later."""
+
+
+class CallCycle(CallError):
+    """The callee waits, perhaps through others, for the caller. Not executed.
+
+    Send a cast instead, or answer later (`defer()`), or move the shared state to a third actor.
+    """
+
+
+class ActorFailed(CallError):
+    """The actor ended while it worked on the call. `__cause__` is the exception raised there.
+
+    `reason` is the actor's exit reason.
+    """
+
+    def __init__(self, message: str, reason: object = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StartFailed(AspenError):
+    """An actor ended before it was ready. `__cause__` is the exception from `__init__` or `init`.
+
+    `reason` is the exit reason.
+    """
+
+    def __init__(self, message: str, reason: object = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class AlreadyRegistered(AspenError):
+    """The name is taken. `holder` is the pid that has it."""
+
+    def __init__(self, message: str, holder: object = None) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class NoSuchChild(UsageError):
+    """A supervisor has no child of that id."""
+
+
+class ChildrenMax(AspenError):
+    """A dynamic supervisor is full. Not started."""
+
+
+class EscapedSimulation(AspenError):
+    """Simulated code reached for the real world (a socket, a thread, a clock). Names what it wanted."""
+
+
+class AccessDenied(AspenError):
+    """The node does not trust this key, or the key's role may not do this."""
+
+
+class NotReachable(AspenError):
+    """No node answers under that name or address."""

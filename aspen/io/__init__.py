@@ -1,0 +1,29 @@
+"""The real world: clocks, randomness, threads, processes, files and ZeroMQ, behind `aspen.traits`.
+
+    clock       the machine's clocks and randomness
+    loop        the asyncio event loop
+    offload     threads and processes for blocking work
+    watchdog    names the handler that holds the loop
+    keys        identity and trust files
+    zmq_port    the encrypted port of a node, and its client
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aspen.io.clock import RealClock, RealRandom
+from aspen.io.loop import RealLoop, new_event_loop
+from aspen.io.offload import RealOffload
+from aspen.traits import Ports, Transport
+
+
+def real_ports(
+    loop: asyncio.AbstractEventLoop, *, seed: int | None = None, transport: Transport | None = None
+) -> Ports:
+    """The ports of a node that runs on `loop`."""
+    clock = RealClock()
+    return Ports(clock, RealLoop(loop, clock), RealRandom(seed), RealOffload(loop), transport)
+
+
+__all__ = ["RealClock", "RealLoop", "RealOffload", "RealRandom", "new_event_loop", "real_ports"]

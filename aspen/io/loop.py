@@ -1,0 +1,43 @@
+"""The scheduler's hold on a real asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aspen.io.clock import RealClock
+from aspen.traits import Timer
+
+
+class RealLoop:
+    """`aspen.traits.Loop` on an asyncio loop, uvloop's included."""
+
+    __slots__ = ("_clock", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: RealClock) -> None:
+        self._loop = loop
+        self._clock = clock
+
+    @property
+    def asyncio(self) -> asyncio.AbstractEventLoop:
+        """The loop itself."""
+        return self._loop
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Runs `callback` in the loop's next turn."""
+        self._loop.call_soon(callback)
+
+    def call_at(self, mono_ns: int, callback: Callable[[], object]) -> Timer:
+        """Runs `callback` at `mono_ns`, never before: the loop's own clock may be rounded."""
+        delay_s = max(0, mono_ns - self._clock.mono_ns()) / 1e9
+        return self._loop.call_later(delay_s, callback)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop: uvloop's when it is installed, asyncio's otherwise."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

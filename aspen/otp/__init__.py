@@ -1,0 +1,75 @@
+"""OTP's behaviours: what actor programs are written with.
+
+    actor         Actor, @call, @cast, @info, Ref
+    starting      child, start, whereis, stop, link, monitor
+    supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
+    application   Application, and the actor that runs them
+    sys           look into any actor, and change it while it runs
+    tree          the supervision tree as data
+"""
+
+from aspen.otp import sys
+from aspen.otp.actor import Actor, BoundCall, BoundCast, Call, Cast, Ref, call, cast, info
+from aspen.otp.application import Application, ApplicationInfo, Applications
+from aspen.otp.dynamic import DynamicSupervisor
+from aspen.otp.restarting import ChildInfo
+from aspen.otp.starting import (
+    BRUTAL_KILL,
+    INFINITY,
+    Child,
+    child,
+    demonitor,
+    exit,
+    exit_reason,
+    is_alive,
+    kill,
+    link,
+    monitor,
+    offload,
+    spawn,
+    start,
+    start_child,
+    start_link,
+    stop,
+    unlink,
+    whereis,
+)
+from aspen.otp.supervisor import Supervisor
+
+__all__ = [
+    "BRUTAL_KILL",
+    "INFINITY",
+    "Actor",
+    "Application",
+    "ApplicationInfo",
+    "Applications",
+    "BoundCall",
+    "BoundCast",
+    "Call",
+    "Cast",
+    "Child",
+    "ChildInfo",
+    "DynamicSupervisor",
+    "Ref",
+    "Supervisor",
+    "call",
+    "cast",
+    "child",
+    "demonitor",
+    "exit",
+    "exit_reason",
+    "info",
+    "is_alive",
+    "kill",
+    "link",
+    "monitor",
+    "offload",
+    "spawn",
+    "start",
+    "start_child",
+    "start_link",
+    "stop",
+    "sys",
+    "unlink",
+    "whereis",
+]

@@ -1,0 +1,242 @@
+"""`Application`: a supervision tree with a name, dependencies and settings, started and stopped as one.
+
+    class Shop(Application):
+        name = "shop"
+        dependencies = (Payments,)
+        env = {"currency": "EUR"}
+
+        def start(self, env):
+            return child(ShopSupervisor, env["currency"])
+
+The `Applications` actor starts what an application depends on before it and stops in reverse. The top
+supervisor of an application is not restarted: when it ends, the application has. What then happens to the node
+is the application's kind: `permanent` ends it, `transient` ends it unless the reason is benign,
+`temporary` leaves it running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from aspen.errors import AspenError, StartFailed, UsageError
+from aspen.otp.actor import Actor, call, info
+from aspen.otp.restarting import signal_end, wait_ended
+from aspen.otp.starting import INFINITY, Child, start_in
+from aspen.otp.supervisor import Kid
+from aspen.types import Exit, Ignore, describe_reason, is_benign
+
+Kind = Literal["permanent", "transient", "temporary"]
+
+
+class Application:
+    """The base of applications. Subclasses set `name` and define `start`."""
+
+    name: ClassVar[str] = ""
+    """Its name, and the first part of its paths; the class name in lower case unless set."""
+    dependencies: ClassVar[tuple[type[Application], ...]] = ()
+    """Applications that run before this one starts, and until it has stopped."""
+    env: ClassVar[Mapping[str, Any]] = {}
+    """Its settings with their defaults. A setting that is not among them is refused."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__.lower()
+        if not cls.name.isidentifier():
+            raise UsageError(f"application name {cls.name!r}: it is part of paths, use an identifier")
+
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        """The top of its tree. For subclasses."""
+        raise UsageError(f"{type(self).__qualname__} must define start(self, env) and return child(Supervisor, ...)")
+
+    def prep_stop(self) -> Any:
+        """Runs before its tree is stopped. For subclasses; may be `async def`."""
+
+    def stop(self) -> Any:
+        """Runs after its tree has stopped. For subclasses; may be `async def`."""
+
+
+@dataclass(slots=True)
+class _Running:
+    app: Application
+    kind: Kind
+    kid: Kid
+    dependencies: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationInfo:
+    """One running application, as `which_applications` tells."""
+
+    name: str
+    kind: str
+    dependencies: tuple[str, ...]
+    doc: str
+
+
+class Applications(Actor):
+    """Starts, watches and stops the applications of a node."""
+
+    supervises: ClassVar[bool] = True
+    trap_exit = True
+
+    def __init__(self, on_ended: Callable[[str, object], object] | None = None) -> None:
+        self._running: dict[str, _Running] = {}
+        self._on_ended = on_ended
+
+    @call(timeout=None, raises=(AspenError, Ignore), urgent=True)
+    async def start_application(
+        self,
+        app: type[Application],
+        env: Mapping[str, Any] | None = None,
+        kind: Kind = "permanent",
+        envs: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> list[str]:
+        """Starts an application after those it depends on; returns the names started, in order.
+
+        `env` are its settings, `envs` those of its dependencies by name.
+
+        Raises:
+            StartFailed: its tree did not start; those started for it are stopped again.
+            UsageError: a setting it does not know, a circle of dependencies.
+        """
+        started: list[str] = []
+        try:
+            for member in order_of(app):
+                if member.name not in self._running:
+                    settings = (env if member is app else (envs or {}).get(member.name)) or {}
+                    await self._start(member, settings, kind)
+                    started.append(member.name)
+        except BaseException:
+            for name in reversed(started):
+                await self._stop(name)
+            raise
+        return started
+
+    @call(timeout=None, raises=(AspenError,), urgent=True)
+    async def stop_application(self, name: str) -> None:
+        """Stops an application. Raises UsageError when it does not run or another depends on it."""
+        if name not in self._running:
+            raise UsageError(f"application {name!r} is not running; these are: {', '.join(self._running) or 'none'}")
+        dependents = [other for other, running in self._running.items() if name in running.dependencies]
+        if dependents:
+            raise UsageError(f"stop {', '.join(dependents)} first: it depends on {name}")
+        await self._stop(name)
+
+    @call(urgent=True)
+    def which_applications(self) -> list[ApplicationInfo]:
+        """The running applications, in start order."""
+        return [
+            ApplicationInfo(name, running.kind, running.dependencies, (running.app.__doc__ or "").split("\n")[0])
+            for name, running in self._running.items()
+        ]
+
+    @call(timeout=None, raises=(AspenError, Ignore), urgent=True)
+    async def restart_subtree(self, id: str) -> list[str]:
+        """Restarts the whole tree of an application on an operator's behalf."""
+        running = self._running.get(id)
+        if running is None:
+            raise UsageError(f"application {id!r} is not running")
+        await self._stop_tree(running.kid)
+        await self._start_tree(id, running.kid)
+        running.kid.restarts += 1
+        return [id]
+
+    @info(Exit)
+    async def _tree_exited(self, message: Exit) -> None:
+        for name, running in self._running.items():
+            process = running.kid.process
+            if process is not None and process.pid == message.pid:
+                break
+        else:
+            return
+        running.kid.process = None
+        del self._running[name]
+        await _maybe(running.app.stop())
+        ends_node = running.kind == "permanent" or (running.kind == "transient" and not is_benign(message.reason))
+        if ends_node and self._on_ended is not None:
+            self._on_ended(name, message.reason)
+
+    async def terminate(self, reason: object) -> None:
+        """Stops all applications, the last started first."""
+        for name in reversed(list(self._running)):
+            await self._stop(name)
+
+    async def _start(self, app: type[Application], settings: Mapping[str, Any], kind: Kind) -> None:
+        unknown = sorted(set(settings) - set(app.env))
+        if unknown:
+            raise UsageError(
+                f"application {app.name} has no setting {unknown[0]!r}; it has: {', '.join(sorted(app.env)) or 'none'}"
+            )
+        instance = app()
+        try:
+            spec = instance.start({**app.env, **settings})
+        except AspenError:
+            raise
+        except Exception as error:
+            raise StartFailed(f"application {app.name} did not start: {describe_reason(error)}", error) from error
+        if not isinstance(spec, Child):
+            raise UsageError(f"{app.__qualname__}.start() returned {spec!r}; return child(Supervisor, ...)")
+        kid = Kid(spec.opts(id=app.name, shutdown=spec.shutdown or INFINITY))
+        await self._start_tree(app.name, kid)
+        self._running[app.name] = _Running(instance, kind, kid, tuple(d.name for d in app.dependencies))
+
+    async def _start_tree(self, name: str, kid: Kid) -> None:
+        ref = await start_in(self._process.system, kid.spec, self._process, label=f"/{name}")
+        kid.process = ref._p
+        kid.status = "running"
+
+    async def _stop(self, name: str) -> None:
+        running = self._running[name]
+        await _maybe(running.app.prep_stop())
+        await self._stop_tree(running.kid)
+        del self._running[name]
+        await _maybe(running.app.stop())
+
+    async def _stop_tree(self, kid: Kid) -> None:
+        process, kid.process = kid.process, None
+        kid.status = "stopped"
+        if process is not None:
+            await wait_ended(process, signal_end(process, kid.spec, self._process))
+
+    def kids_now(self) -> list[Kid]:
+        """The tops of the applications, for the tree view. Read only."""
+        return [running.kid for running in self._running.values()]
+
+    def format_status(self) -> object:
+        """The names of the running applications."""
+        return {"applications": list(self._running)}
+
+
+def order_of(app: type[Application]) -> list[type[Application]]:
+    """An application and all it depends on, dependencies first.
+
+    Raises:
+        UsageError: the dependencies go round in a circle.
+    """
+    done: list[type[Application]] = []
+    path: list[type[Application]] = []
+
+    def visit(member: type[Application]) -> None:
+        if member in done:
+            return
+        if member in path:
+            circle = " -> ".join(step.name for step in (*path[path.index(member) :], member))
+            raise UsageError(f"applications depend on each other in a circle: {circle}")
+        path.append(member)
+        for dependency in member.dependencies:
+            visit(dependency)
+        path.pop()
+        done.append(member)
+
+    visit(app)
+    return done
+
+
+async def _maybe(result: Any) -> None:
+    if hasattr(result, "__await__"):
+        await result
+
+

@@ -1,0 +1,134 @@
+"""The supervision tree as data: paths, and what `aspen tree` shows.
+
+Read at once from the supervisors' own records, without a message, so that it works when an actor is stuck or
+flooded. From the node's own loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aspen.actor import Process, System, make_ref
+from aspen.errors import NoSuchChild, UsageError
+from aspen.otp.sys import doing, queue_length, waits_for
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """One place in the tree."""
+
+    path: str
+    id: str
+    kind: str
+    """`module:QualName` of the class."""
+    type: str
+    """`supervisor` or `worker`."""
+    pid: str
+    """Empty while it does not run."""
+    status: str
+    handler: str
+    waits_for: str
+    queue: int
+    restarts: int
+    children: tuple[TreeNode, ...] = ()
+
+
+def tree(system: System, path: str = "/") -> TreeNode:
+    """The tree below `path`. Raises NoSuchChild when there is nothing there."""
+    for place in _walk_to(system, path):
+        pass
+    return _node(place)
+
+
+def resolve(system: System, path: str) -> Process:
+    """The live process at `path`; a pid as printed, `<node.boot.serial>`, or a registered name works too.
+
+    Raises:
+        NoSuchChild: nothing is there, or it is not running; says what is there.
+    """
+    if path.startswith("<"):
+        serial = path.strip("<>").rpartition(".")[2]
+        process = system.table.get(int(serial)) if serial.isdigit() else None
+        if process is None:
+            raise NoSuchChild(f"no actor {path} runs on this node")
+        return process
+    if not path.startswith("/"):
+        process = system.whereis(path)
+        if process is None:
+            raise NoSuchChild(f"no actor has the name {path!r}; a path begins with '/', see `aspen tree`")
+        return process
+    for place in _walk_to(system, path):
+        pass
+    if place.process is None:
+        raise NoSuchChild(f"{path} is {place.status}, not running")
+    return place.process
+
+
+def supervisor_of(system: System, path: str) -> tuple[Any, str]:
+    """A ref to the supervisor of the child at `path`, and the child's id there."""
+    places = list(_walk_to(system, path))
+    if len(places) < 2:
+        raise UsageError("the root has no supervisor; stop the node instead")
+    parent = places[-2].process
+    if parent is None:
+        raise NoSuchChild(f"{places[-2].path} is not running")
+    return make_ref(parent), places[-1].id
+
+
+@dataclass(slots=True)
+class _Place:
+    path: str
+    id: str
+    process: Process | None
+    status: str
+    restarts: int
+    kind: str
+    supervises: bool
+
+    def children(self) -> list[_Place]:
+        actor = self.process.actor if self.process is not None else None
+        kids_now = getattr(actor, "kids_now", None)
+        if kids_now is None:
+            return []
+        places = []
+        for kid in kids_now():
+            process = kid.process if kid.process is not None and kid.process.alive else None
+            path = f"{self.path.rstrip('/')}/{kid.spec.id}"
+            supervises = bool(getattr(kid.spec.cls, "supervises", False))
+            places.append(_Place(path, kid.spec.id, process, kid.status, kid.restarts, kid.spec.kind, supervises))
+        return places
+
+
+def _walk_to(system: System, path: str) -> Iterator[_Place]:
+    root = system.root
+    if root is None:
+        raise NoSuchChild("this node has no supervision tree")
+    place = _Place("/", "/", root, "running", 0, root.blueprint.kind, True)
+    yield place
+    for part in [part for part in path.split("/") if part]:
+        children = place.children()
+        found = next((child for child in children if child.id == part), None)
+        if found is None:
+            known = ", ".join(child.id for child in children) or "nothing"
+            raise NoSuchChild(f"there is no {part!r} below {place.path}; there is: {known}")
+        place = found
+        yield place
+
+
+def _node(place: _Place) -> TreeNode:
+    process = place.process
+    return TreeNode(
+        path=place.path,
+        id=place.id,
+        kind=place.kind,
+        type="supervisor" if place.supervises else "worker",
+        pid=str(process.pid) if process is not None else "",
+        status=doing(process) if process is not None else place.status,
+        handler=process.task.message[0] if process is not None and process.task is not None else "",
+        waits_for=waits_for(process) if process is not None else "",
+        queue=queue_length(process) if process is not None else 0,
+        restarts=place.restarts,
+        children=tuple(_node(child) for child in place.children()),
+    )

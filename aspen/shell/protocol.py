@@ -1,0 +1,121 @@
+"""What a client and a node say to each other on the control port.
+
+A client sends `Request`s, each with a number of its own; the node answers each with any number of `Event`s and
+then exactly one `Response` or `Failure` with that number. `Cancel` ends a request early: its answer is
+then a `Failure` of kind `cancelled`. Frames are `aspen.wire` messages, ordered within a connection; when the
+connection is lost, the node cancels what the client had in progress, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aspen.trust import Role
+from aspen.wire import message
+
+PROTOCOL: Final = 1
+"""The version; a node answers another version with a `Failure` of kind `version`."""
+
+
+@message
+class Request:
+    """Asks for an operation."""
+
+    id: int
+    op: str
+    args: dict[str, Any]
+    protocol: int = PROTOCOL
+
+
+@message
+class Cancel:
+    """Ends a request of this client."""
+
+    id: int
+
+
+@message
+class Event:
+    """Something that a request brings before its answer: a piece of output, a trace event."""
+
+    id: int
+    kind: str
+    """`output` (data is text), `trace` (data is a TraceEvent as a dict), `dropped` (data is a count of
+    characters or events that were left out)."""
+    data: Any
+
+
+@message
+class Response:
+    """The result of a request."""
+
+    id: int
+    value: Any
+
+
+@message
+class Failure:
+    """A request that failed."""
+
+    id: int
+    kind: str
+    """`usage`, `not_found`, `denied`, `timeout`, `cancelled`, `version`, `overloaded` or `failed`."""
+    error: str
+    """One sentence, with the remedy."""
+    detail: str = ""
+    """A traceback, for --debug and for the shell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the control port, and who may ask for it."""
+
+    name: str
+    role: Role
+    """The least role; `admin` may do all that `operator` may."""
+    args: Mapping[str, type | tuple[type, ...]]
+    """Its arguments and their types."""
+    optional: frozenset[str] = field(default=frozenset())
+    streams: bool = False
+
+
+def _op(
+    name: str, role: Role, args: Mapping[str, Any] | None = None, optional: str = "", streams: bool = False
+) -> Operation:
+    return Operation(name, role, args or {}, frozenset(optional.split()), streams)
+
+
+_NUMBER = (int, float)
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    operation.name: operation
+    for operation in (
+        # name, pid of the OS process, boot, Aspen's and Python's version, uptime_s, applications, actors
+        _op("info", Role.OPERATOR),
+        # the tree below a path, as nested dicts with the fields of aspen.otp.tree.TreeNode
+        _op("tree", Role.OPERATOR, {"path": str}, "path"),
+        # aspen.otp.sys.Status as a dict
+        _op("status", Role.OPERATOR, {"path": str}),
+        # {attribute: repr}, redacted by format_status, and the status fields
+        _op("state", Role.OPERATOR, {"path": str}),
+        # restarts the child at a path with its supervisor's strategy -> list of ids restarted
+        _op("restart", Role.OPERATOR, {"path": str}),
+        _op("suspend", Role.OPERATOR, {"path": str}),
+        _op("resume", Role.OPERATOR, {"path": str}),
+        _op("kill", Role.OPERATOR, {"path": str}),
+        # Event(kind="trace") per event
+        _op("trace", Role.OPERATOR, {"path": str, "limit": int, "seconds": _NUMBER}, "limit seconds", True),
+        # recent crash reports / dead letters, as lists of dicts, newest last
+        _op("crashes", Role.OPERATOR),
+        _op("dead_letters", Role.OPERATOR),
+        # evaluates code in the client's own namespace on the node: Event(kind="output") as it prints;
+        # value is {"repr": str, "status": "ok"} or {"status": "incomplete"}; an exception is a Failure
+        # of kind "failed" with the traceback in detail
+        _op("eval", Role.ADMIN, {"code": str}, streams=True),
+        # completion at the cursor -> {"start": int, "items": [{"text": str, "meta": str}]}
+        _op("complete", Role.ADMIN, {"text": str, "cursor": int}),
+        _op("stop", Role.ADMIN, {"confirm": str}),
+    )
+}

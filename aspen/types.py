@@ -1,0 +1,149 @@
+"""Identities, exit reasons and the messages that the kernel itself sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pid:
+    """Names one actor for good: the node, the node's boot, and a serial number within that boot.
+
+    A pid is never used again. `str(pid)` is `<node.boot.serial>`.
+    """
+
+    node: str
+    boot: int
+    serial: int
+
+    def __str__(self) -> str:
+        return f"<{self.node}.{self.boot}.{self.serial}>"
+
+
+# -- exit reasons ---------------------------------------------------------------------------
+# An exit reason is any object. These strings have OTP's meanings; a crash has the exception
+# itself as its reason.
+
+NORMAL: Final = "normal"
+SHUTDOWN: Final = "shutdown"
+KILL: Final = "kill"
+"""As a signal: end at once, no `terminate`, cannot be trapped. Peers then see `KILLED`."""
+KILLED: Final = "killed"
+NOPROC: Final = "noproc"
+NOCONNECTION: Final = "noconnection"
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """A benign exit with a term that says why: OTP's `{shutdown, Term}`."""
+
+    term: object = None
+
+    def __str__(self) -> str:
+        return f"shutdown({self.term!r})"
+
+
+def is_benign(reason: object) -> bool:
+    """Whether an exit for this reason is in order: no crash report, a transient child stays down."""
+    return reason is None or reason == NORMAL or reason == SHUTDOWN or isinstance(reason, Shutdown)
+
+
+def describe_reason(reason: object) -> str:
+    """The reason in one line, for people."""
+    if isinstance(reason, BaseException):
+        text = str(reason)
+        return f"{type(reason).__name__}: {text}" if text else type(reason).__name__
+    return str(reason)
+
+
+class Stop(BaseException):
+    """Raise it in a handler to end the actor with `reason`: `raise Stop()` or `raise Stop(Shutdown("done"))`.
+
+    A `BaseException`, so that an `except Exception` in between does not swallow it.
+    """
+
+    def __init__(self, reason: object = NORMAL) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Ignore(BaseException):
+    """Raise it in `__init__` or `init`: the actor shall not run, and that is no failure.
+
+    A supervisor keeps the child's spec without a process.
+    """
+
+
+# -- messages from the kernel ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A monitored actor is gone. Exactly one comes for each monitor."""
+
+    monitor: int
+    """The number that `monitor()` returned."""
+    pid: Pid
+    reason: object
+    """The exit reason, or `NOPROC` when it was gone before, or `NOCONNECTION`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A linked actor is gone, told to an actor that traps exits. `normal` is told too."""
+
+    pid: Pid
+    reason: object
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimeout:
+    """No message came for the time given to `ctx.idle_timeout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that nobody took, as the node keeps it for a person to look at."""
+
+    at_ns: int
+    """Node's monotonic time."""
+    to: str
+    """Path or pid of the actor it was meant for."""
+    reason: str
+    """`noproc`, `overloaded` or `unhandled`."""
+    message: str
+    """The message, abbreviated."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """What is known of a crash: one for each actor that ended for a reason that is not benign."""
+
+    at_wall_ns: int
+    pid: Pid
+    path: str
+    """The supervision path, `/bank/gateway`, or the pid of an actor that has none."""
+    kind: str
+    """The actor's class, as `module:QualName`."""
+    reason: str
+    message: str
+    """The message it worked on, abbreviated; empty for a crash outside a handler."""
+    state: str
+    """The state as `format_status` gives it."""
+    ancestors: tuple[str, ...]
+    """Paths, nearest first."""
+    traceback: str
+    """Of the exception, its causes included."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorReport:
+    """What a supervisor did about a child."""
+
+    at_ns: int
+    supervisor: str
+    child: str
+    event: str
+    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown` or `stopped`."""
+    reason: str

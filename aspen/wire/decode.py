@@ -1,0 +1,139 @@
+"""Bytes to messages.
+
+`scan` first settles that the bytes are one item of the kinds used here; cbor2 then builds it within its
+own bounds, and asks the functions in `_UNTAG` what the private tags mean. Nothing is imported and no type is
+looked up by anything but the id under which it was registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import cbor2
+
+from aspen.errors import BadFrame
+from aspen.limits import FRAME_BYTES_MAX, WIRE_DEPTH_MAX
+from aspen.wire.encode import HASH_COLLISIONS_MAX, encode, few_collisions
+from aspen.wire.scan import TAG_FROZENSET, TAG_PAIRS, TAG_SET, TAG_TUPLE, TAG_TYPED, scan
+
+Reader = Callable[[Sequence[Any]], object]
+"""Gets the fields of a typed value and builds it. Anything that it raises makes the frame a bad one."""
+
+readers: Final[dict[str, Reader]] = {}
+"""Reader by type id."""
+
+_COPY_BYTES_MAX: Final = 64 * FRAME_BYTES_MAX
+"""A local message may be larger than a frame."""
+
+_ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX) -> object:
+    """The message that `data` holds. Needs at most about a hundred bytes of memory for each byte.
+
+    Types of fields are not checked, only their number: a peer that is trusted enough to send is
+    trusted to keep to a message's annotations.
+
+    Raises:
+        BadFrame: for any bytes that `encode` would not have written, and for types that nobody has
+            registered here. Drop the connection that they came from.
+    """
+    if type(data) is not bytes:
+        data = bytes(data)
+    scan(data, size_bytes_max)
+    try:
+        return cbor2.loads(
+            data,
+            semantic_decoders=_UNTAG,
+            max_depth=WIRE_DEPTH_MAX,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
+    except Exception as error:
+        raise BadFrame(_innermost(error)) from error
+
+
+def copy(value: Any) -> Any:
+    """What a receiver in another process would get: `decode(encode(value))`.
+
+    Raises:
+        NotEncodable: the value cannot leave the process.
+    """
+    if type(value) in _ATOMS:
+        return value
+    return decode(encode(value, _COPY_BYTES_MAX), _COPY_BYTES_MAX)
+
+
+def _innermost(error: BaseException) -> str:
+    for _ in range(WIRE_DEPTH_MAX * 2):
+        deeper = error.__cause__ or error.__context__
+        if deeper is None:
+            break
+        error = deeper
+    return (
+        f"{error}"
+        if isinstance(error, (BadFrame, cbor2.CBORError))
+        else f"{type(error).__name__}: {error}"[:500]
+    )
+
+
+def _read_typed(items: Any, immutable: bool) -> object:
+    if type(items) is not list or not items or type(items[0]) is not str:
+        raise BadFrame("a typed value without a type id")
+    type_id = items[0]
+    reader = readers.get(type_id)
+    if reader is None:
+        raise BadFrame(
+            f"no type {type_id!r:.200} is registered in this process; import the module that defines it first"
+        )
+    del items[0]
+    return reader(items)
+
+
+def _read_tuple(items: Any, immutable: bool) -> tuple[Any, ...]:
+    return tuple(_array(items))
+
+
+def _read_pairs(items: Any, immutable: bool) -> dict[Any, Any]:
+    keys = _array(items)[::2]
+    if len(items) % 2:
+        raise BadFrame("a key without a value")
+    _check_collisions(keys)
+    result = dict(zip(keys, items[1::2], strict=True))
+    if len(result) != len(keys):
+        raise BadFrame("the same key twice")
+    return result
+
+
+def _read_set(items: Any, immutable: bool) -> set[Any]:
+    _check_collisions(_array(items))
+    result = set(items)
+    if len(result) != len(items):
+        raise BadFrame("the same element twice")
+    return result
+
+
+def _read_frozenset(items: Any, immutable: bool) -> frozenset[Any]:
+    return frozenset(_read_set(items, immutable))
+
+
+def _array(items: Any) -> list[Any]:
+    if type(items) is not list:
+        raise BadFrame("a tag without its array")
+    return items
+
+
+def _check_collisions(keys: list[Any]) -> None:
+    if not few_collisions(keys):
+        raise BadFrame(f"more than {HASH_COLLISIONS_MAX} keys have a hash that is not new")
+
+
+_UNTAG: Final = {
+    TAG_TYPED: _read_typed,
+    TAG_TUPLE: _read_tuple,
+    TAG_PAIRS: _read_pairs,
+    TAG_SET: _read_set,
+    TAG_FROZENSET: _read_frozenset,
+}
