@@ -43,11 +43,11 @@ class Loop(Protocol):
         """The loop on which handlers await ordinary asyncio libraries."""
         ...
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
+    def call_soon(self, callback: Callable[[], object], /) -> object:
         """Runs `callback` in the loop's next turn. From the loop's own thread only."""
         ...
 
-    def call_at(self, mono_ns: int, callback: Callable[[], object]) -> Timer:
+    def call_at(self, mono_ns: int, callback: Callable[[], object], /) -> Timer:
         """Runs `callback` at the clock's time `mono_ns`, or soon when that is past."""
         ...
 

@@ -46,7 +46,9 @@ class Shutdown:
 
 def is_benign(reason: object) -> bool:
     """Whether an exit for this reason is in order: no crash report, a transient child stays down."""
-    return reason is None or reason == NORMAL or reason == SHUTDOWN or isinstance(reason, Shutdown)
+    if isinstance(reason, str):
+        return reason in (NORMAL, SHUTDOWN)
+    return reason is None or isinstance(reason, Shutdown)
 
 
 def describe_reason(reason: object) -> str:

@@ -242,4 +242,3 @@ class Every:
 def defer() -> Any:
     """Return it from a `@call` handler that answers later, through `ctx.reply_handle()`."""
     return DEFERRED
-

@@ -32,7 +32,6 @@ class Reply(Generic[R_co]):
 
     __slots__ = (
         "__weakref__",
-        "_asyncio_future_blocking",
         "callbacks",
         "callee",
         "deadline",
@@ -97,13 +96,21 @@ class Reply(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         if not self.done_:
-            self._asyncio_future_blocking = True
             yield self
         if self.error is not None:
             raise self.error
         return cast(R_co, self.value)
 
     __iter__ = __await__
+
+    @property
+    def _asyncio_future_blocking(self) -> bool:
+        """asyncio knows a future by it. A reply is only ever yielded by its own `__await__`, so it is always True."""
+        return True
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, value: bool) -> None:
+        """asyncio puts it back to False when it has taken the future."""
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The node's event loop."""
@@ -165,4 +172,3 @@ class Reply(Generic[R_co]):
         raise UsageError("a Reply is answered by the actor that was called")
 
     set_exception = set_result
-

@@ -475,4 +475,3 @@ class Scheduler:
                 reply.expire()
             else:
                 self._sweep_at(process, reply.deadline)
-

@@ -20,7 +20,7 @@ from types import CoroutineType
 from typing import Any
 
 from aspen import limits, wire
-from aspen.actor.behaviour import IDLE_TIMEOUT, INFO, INIT, STOP, Behaviour, Blueprint
+from aspen.actor.behaviour import IDLE_TIMEOUT, INFO, INIT, STOP, Behaviour
 from aspen.actor.process import (
     DEAD,
     F_CONTROL,
@@ -549,9 +549,7 @@ class System:
         if extra.idle_ns is None:
             process.flags &= ~F_IDLE
         elif extra.idle_timer is None or not extra.idle_timer.pending:
-            extra.idle_timer = self.own_timer(
-                process, extra.last_ns + extra.idle_ns, lambda: self._idle_check(process)
-            )
+            extra.idle_timer = self.own_timer(process, extra.last_ns + extra.idle_ns, lambda: self._idle_check(process))
 
     def _idle_check(self, process: Process) -> None:
         extra = process.extra

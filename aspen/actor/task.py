@@ -37,9 +37,7 @@ class HandlerTask:
         "throw",
     )
 
-    def __init__(
-        self, process: Process, coro: Coroutine[Any, Any, Any], message: Message, context: Context
-    ) -> None:
+    def __init__(self, process: Process, coro: Coroutine[Any, Any, Any], message: Message, context: Context) -> None:
         self.process = process
         self.coro = coro
         self.message = message

@@ -1,11 +1,11 @@
 """The real world: clocks, randomness, threads, processes, files and ZeroMQ, behind `aspen.traits`.
 
-    clock       the machine's clocks and randomness
-    loop        the asyncio event loop
-    offload     threads and processes for blocking work
-    watchdog    names the handler that holds the loop
-    keys        identity and trust files
-    zmq_port    the encrypted port of a node, and its client
+clock       the machine's clocks and randomness
+loop        the asyncio event loop
+offload     threads and processes for blocking work
+watchdog    names the handler that holds the loop
+keys        identity and trust files
+zmq_port    the encrypted port of a node, and its client
 """
 
 from __future__ import annotations

@@ -141,9 +141,7 @@ def _prepare_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = directory.stat().st_mode
     except OSError as error:
-        raise ConfigError(
-            f"{directory} cannot be used: {error.strerror}; choose another --config-dir"
-        ) from None
+        raise ConfigError(f"{directory} cannot be used: {error.strerror}; choose another --config-dir") from None
     if mode & 0o022:
         raise ConfigError(f"others may write to {directory}; close it: chmod 700 {directory}")
 
@@ -198,6 +196,4 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; choose another --config-dir"
-        ) from None
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None

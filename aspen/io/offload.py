@@ -84,9 +84,7 @@ class RealOffload:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_process(
-    pipe: multiprocessing.connection.Connection, fn: Callable[..., Any], args: tuple[Any, ...]
-) -> None:
+def _in_process(pipe: multiprocessing.connection.Connection, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         outcome = (True, fn(*args))
     except BaseException:

@@ -85,9 +85,7 @@ class Watchdog:
                     )
                 )
                 if error is not None and self._scheduler.turn == key[0]:
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(self._thread_id), ctypes.py_object(error)
-                    )
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(error))
             del frame, handler
 
 

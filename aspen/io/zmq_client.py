@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, Self
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -74,9 +74,7 @@ class ControlClient:
                     await client._changed()
         except TimeoutError:
             client.close()
-            raise NotReachable(
-                f"{address} does not answer within {timeout_s:g} s; is the node running?"
-            ) from None
+            raise NotReachable(f"{address} does not answer within {timeout_s:g} s; is the node running?") from None
         except BaseException:
             client.close()
             raise
@@ -134,7 +132,7 @@ class ControlClient:
         self._reader.close()
         self._context.destroy(0)
 
-    async def __aenter__(self) -> ControlClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -205,9 +203,7 @@ def _judge(kind: int, value: int, is_connected: bool, where: str, server_key: st
         case zmq.EVENT_DISCONNECTED if is_connected:
             return NotReachable(f"the connection to {where} is lost; the node stopped or cannot be reached")
         case zmq.EVENT_HANDSHAKE_FAILED_AUTH if value == _REFUSED:
-            return AccessDenied(
-                f"the node at {where} does not trust this key; add it there: aspen keys trust"
-            )
+            return AccessDenied(f"the node at {where} does not trust this key; add it there: aspen keys trust")
         case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return NotReachable(f"the node at {where} cannot check keys now (status {value}); try again")
         case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL if value == _CRYPTOGRAPHIC:
@@ -218,11 +214,7 @@ def _judge(kind: int, value: int, is_connected: bool, where: str, server_key: st
                 f"{where} broke off the handshake: it is not the node with the key {server_key}, or it is "
                 "stopping; compare with `aspen keys show` there"
             )
-        case (
-            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.EVENT_DISCONNECTED
-        ):
+        case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED:
             return NotReachable(f"what answers at {where} is no Aspen node; check the port")
         case _:
             return None

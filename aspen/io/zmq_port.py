@@ -67,12 +67,7 @@ class _Gate:
         key = ""
         status, text = b"500", b"the node cannot check keys now"
         try:
-            if (
-                version == b"1.0"
-                and mechanism == b"CURVE"
-                and len(credentials) == 1
-                and len(credentials[0]) == 32
-            ):
+            if version == b"1.0" and mechanism == b"CURVE" and len(credentials) == 1 and len(credentials[0]) == 32:
                 key = zmq.utils.z85.encode(credentials[0]).decode()
                 port = self._ports.get(domain)
                 if port is not None:
@@ -253,9 +248,7 @@ class ZmqControlPort:
         if logged_ns is not None and refusal.at_mono_ns - logged_ns < REFUSAL_LOG_EVERY_S * 1e9:
             self._refusals_unlogged += 1
             return
-        more = (
-            f" ({self._refusals_unlogged} more since the last such line)" if self._refusals_unlogged else ""
-        )
+        more = f" ({self._refusals_unlogged} more since the last such line)" if self._refusals_unlogged else ""
         log.warning(
             "%s refused a connection from %s: its key %s is not trusted%s",
             self._address,

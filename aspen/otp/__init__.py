@@ -1,11 +1,11 @@
 """OTP's behaviours: what actor programs are written with.
 
-    actor         Actor, @call, @cast, @info, Ref
-    starting      child, start, whereis, stop, link, monitor
-    supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
-    application   Application, and the actor that runs them
-    sys           look into any actor, and change it while it runs
-    tree          the supervision tree as data
+actor         Actor, @call, @cast, @info, Ref
+starting      child, start, whereis, stop, link, monitor
+supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
+application   Application, and the actor that runs them
+sys           look into any actor, and change it while it runs
+tree          the supervision tree as data
 """
 
 from aspen.otp import sys

@@ -24,7 +24,20 @@ a ref has the handlers only. Keep state in `_names`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast as typed, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    overload,
+)
+from typing import (
+    cast as typed,
+)
 
 from aspen.actor import Behaviour, HandlerSpec, Reply, make_ref
 from aspen.errors import UsageError

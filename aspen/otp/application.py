@@ -25,7 +25,7 @@ from aspen.otp.actor import Actor, call, info
 from aspen.otp.restarting import signal_end, wait_ended
 from aspen.otp.starting import INFINITY, Child, start_in
 from aspen.otp.supervisor import Kid
-from aspen.types import Exit, Ignore, describe_reason, is_benign
+from aspen.types import Exit, Ignore, Pid, describe_reason, is_benign
 
 Kind = Literal["permanent", "transient", "temporary"]
 
@@ -146,12 +146,10 @@ class Applications(Actor):
 
     @info(Exit)
     async def _tree_exited(self, message: Exit) -> None:
-        for name, running in self._running.items():
-            process = running.kid.process
-            if process is not None and process.pid == message.pid:
-                break
-        else:
+        name = next((n for n, r in self._running.items() if _pid(r.kid) == message.pid), None)
+        if name is None:
             return
+        running = self._running[name]
         running.kid.process = None
         del self._running[name]
         await _maybe(running.app.stop())
@@ -235,8 +233,10 @@ def order_of(app: type[Application]) -> list[type[Application]]:
     return done
 
 
+def _pid(kid: Kid) -> Pid | None:
+    return kid.process.pid if kid.process is not None else None
+
+
 async def _maybe(result: Any) -> None:
     if hasattr(result, "__await__"):
         await result
-
-

@@ -250,4 +250,3 @@ def _checked_id(id: str) -> str:
     if not id or "/" in id:
         raise UsageError(f"child id {id!r}: it is part of a path, so it must not be empty or contain '/'")
     return id
-

@@ -348,9 +348,7 @@ class Supervisor(Actor):
 
     def _report(self, kid: Kid, event: str, reason: object) -> None:
         process = self._process
-        report = SupervisorReport(
-            process.sched.mono_ns(), process.path, kid.spec.id, event, describe_reason(reason)
-        )
+        report = SupervisorReport(process.sched.mono_ns(), process.path, kid.spec.id, event, describe_reason(reason))
         for listener in process.system.on_supervision:
             listener(report)
 

@@ -329,5 +329,3 @@ def _settle_debug(process: Process) -> None:
     else:
         process.flags &= ~F_DEBUG
         process.debug = None
-
-

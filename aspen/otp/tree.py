@@ -37,9 +37,7 @@ class TreeNode:
 
 def tree(system: System, path: str = "/") -> TreeNode:
     """The tree below `path`. Raises NoSuchChild when there is nothing there."""
-    for place in _walk_to(system, path):
-        pass
-    return _node(place)
+    return _node(list(_walk_to(system, path))[-1])
 
 
 def resolve(system: System, path: str) -> Process:
@@ -59,8 +57,7 @@ def resolve(system: System, path: str) -> Process:
         if process is None:
             raise NoSuchChild(f"no actor has the name {path!r}; a path begins with '/', see `aspen tree`")
         return process
-    for place in _walk_to(system, path):
-        pass
+    place = list(_walk_to(system, path))[-1]
     if place.process is None:
         raise NoSuchChild(f"{path} is {place.status}, not running")
     return place.process

@@ -72,11 +72,7 @@ def _innermost(error: BaseException) -> str:
         if deeper is None:
             break
         error = deeper
-    return (
-        f"{error}"
-        if isinstance(error, (BadFrame, cbor2.CBORError))
-        else f"{type(error).__name__}: {error}"[:500]
-    )
+    return f"{error}" if isinstance(error, (BadFrame, cbor2.CBORError)) else f"{type(error).__name__}: {error}"[:500]
 
 
 def _read_typed(items: Any, immutable: bool) -> object:

@@ -108,9 +108,7 @@ def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
         try:
             scan(data, size_bytes_max)
         except Exception as error:
-            raise NotEncodable(
-                f"the message, a {type(value).__qualname__}, is too large: {error}; split it"
-            ) from None
+            raise NotEncodable(f"the message, a {type(value).__qualname__}, is too large: {error}; split it") from None
     return data
 
 
@@ -212,9 +210,7 @@ def _write_int(out: Out, value: int, depth: int) -> None:
         return
     size_bytes = (bits + 7) // 8
     if size_bytes > BIGINT_BYTES_MAX:
-        raise Refused(
-            value, f"an integer of {size_bytes} bytes, at most {BIGINT_BYTES_MAX}; send it as bytes"
-        )
+        raise Refused(value, f"an integer of {size_bytes} bytes, at most {BIGINT_BYTES_MAX}; send it as bytes")
     out += (b"\xc3" if negative else b"\xc2") + _head(2, size_bytes) + magnitude.to_bytes(size_bytes, "big")
 
 
@@ -251,9 +247,7 @@ def _check_large(out: Out, value: object, size_bytes: int) -> None:
 # -- containers -----------------------------------------------------------------------------
 
 
-def write_items(
-    out: Out, container: object, items: Iterable[Any], depth: int, step: Callable[[int], str]
-) -> None:
+def write_items(out: Out, container: object, items: Iterable[Any], depth: int, step: Callable[[int], str]) -> None:
     """Writes the items of `container`, each at `depth`; `step` names the way to the nth for an error."""
     table = writers
     try:
@@ -289,9 +283,7 @@ def _write_tuple(out: Out, value: tuple[Any, ...], depth: int) -> None:
 def _write_set(out: Out, value: set[Any] | frozenset[Any], depth: int) -> None:
     enter(out, value, depth + 2)
     if not few_collisions(value):
-        raise Refused(
-            value, f"more than {HASH_COLLISIONS_MAX} elements have a hash that is not new; send a list"
-        )
+        raise Refused(value, f"more than {HASH_COLLISIONS_MAX} elements have a hash that is not new; send a list")
     out += _HEAD_SET if type(value) is set else _HEAD_FROZENSET
     out += _array_head(len(value))
     write_items(out, value, value, depth + 2, lambda n: "{...}")

@@ -71,9 +71,7 @@ def register(cls: type[T], type_id: str | None = None) -> type[T]:
     _check_id(cls, type_id)
     if issubclass(cls, Exception):
         if type_id is not None and type_id != exception_id(cls):
-            raise UsageError(
-                f"{cls.__qualname__}: an exception class has no type_id of its own; leave it out"
-            )
+            raise UsageError(f"{cls.__qualname__}: an exception class has no type_id of its own; leave it out")
         exceptions[exception_id(cls)] = cls
         writers[cls] = write_error
         return cls
@@ -128,9 +126,7 @@ _customs: dict[type, Writer] = {}
 
 def _forget_subclasses(cls: type) -> None:
     """Drops the writers that subclasses found on first use, before this one was there."""
-    for known in [
-        known for known in writers if known is not cls and issubclass(known, cls) and known not in _ids
-    ]:
+    for known in [known for known in writers if known is not cls and issubclass(known, cls) and known not in _ids]:
         del writers[known]
 
 
@@ -150,9 +146,7 @@ def _check_id(cls: type, type_id: str | None) -> None:
 def _check_owner(cls: type, type_id: str) -> None:
     owner = _owners.get(type_id)
     if owner is not None and owner != (cls.__module__, cls.__qualname__):
-        raise UsageError(
-            f"type_id {type_id!r} of {cls.__qualname__} belongs to {'.'.join(owner)}; choose another"
-        )
+        raise UsageError(f"type_id {type_id!r} of {cls.__qualname__} belongs to {'.'.join(owner)}; choose another")
 
 
 def _install(cls: type, type_id: str, write: Writer, read: Callable[[Sequence[Any]], object]) -> None:
@@ -199,9 +193,7 @@ def _dataclass_codec(cls: type, type_id: str) -> tuple[Writer, Callable[[Sequenc
 
     def read(values: Sequence[Any]) -> object:
         if len(values) != size:
-            raise BadFrame(
-                f"{type_id} has {size} fields here, not {len(values)}; the peer runs another version"
-            )
+            raise BadFrame(f"{type_id} has {size} fields here, not {len(values)}; the peer runs another version")
         if not keywords:
             return cls(*values)
         return cls(*values[:positional], **dict(zip(keywords, values[positional:], strict=True)))

@@ -117,9 +117,7 @@ def _state(value: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
         arguments, attributes = reduced[1], reduced[2] if len(reduced) > 2 else {}
     except Exception:
         arguments = value.args
-    kept = [
-        (key, item) for key, item in dict(attributes).items() if type(key) is str and not key.startswith("__")
-    ]
+    kept = [(key, item) for key, item in dict(attributes).items() if type(key) is str and not key.startswith("__")]
     return tuple(arguments)[:_ARGUMENTS_MAX], dict(kept[:_ARGUMENTS_MAX])
 
 
@@ -144,7 +142,7 @@ def _try_write(out: Out, value: object, depth: int, size_bytes_max: int) -> bool
         writers[type(value)](out, value, depth)
         if len(out) - mark <= size_bytes_max:
             return True
-    except Exception:  # The value's own code may run here; whatever it raises, its repr goes instead.
+    except Exception:  # noqa: S110 -- the value's own code may raise anything; its repr goes instead
         pass
     del out[mark:]
     return False

@@ -95,9 +95,7 @@ def scan(data: bytes, size_bytes_max: int = FRAME_BYTES_MAX) -> None:
     except IndexError:
         raise BadFrame("the frame ends in the middle of an item") from None
     if position != end:
-        raise BadFrame(
-            "the frame ends in the middle of an item" if position > end else "bytes after the message"
-        )
+        raise BadFrame("the frame ends in the middle of an item" if position > end else "bytes after the message")
 
 
 def _special(data: bytes, position: int, head: int) -> tuple[int, int]:

@@ -401,9 +401,7 @@ def test_a_failing_handler_costs_its_frame_only(run: Run, caplog: pytest.LogCapt
                 served.port.send(client, frame)
 
             served.port.close()
-            served.port = served.transport.bind_control(
-                ANYWHERE, SERVER.curve_secret_z85, lambda key: True, fail_once
-            )
+            served.port = served.transport.bind_control(ANYWHERE, SERVER.curve_secret_z85, lambda key: True, fail_once)
             async with await served.connect() as client:
                 client.send(b"bad")
                 client.send(b"good")
@@ -494,9 +492,7 @@ def test_a_node_that_falls_silent_is_noticed(run: Run, monkeypatch: pytest.Monke
         async with node() as served:
             server = await asyncio.start_server(relay, "127.0.0.1", 0)
             address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            async with await ControlClient.connect(
-                address, SERVER.curve_public_z85, ANA.curve_secret_z85
-            ) as client:
+            async with await ControlClient.connect(address, SERVER.curve_public_z85, ANA.curve_secret_z85) as client:
                 client.send(b"hello")
                 assert await client.recv() == b"re:hello"
                 cut.set()

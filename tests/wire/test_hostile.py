@@ -123,9 +123,7 @@ HOSTILE: dict[str, bytes] = {
     "exception with a number as note": error(notes=[1]),
     "exception with a number as cause": error(cause=1),
     "one byte too many": b"\x5a" + struct.pack(">I", FRAME_BYTES_MAX - 4) + bytes(FRAME_BYTES_MAX - 4),
-    "a million empty lists": b"\x9a"
-    + struct.pack(">I", FRAME_BYTES_MAX - 5)
-    + b"\x80" * (FRAME_BYTES_MAX - 5),
+    "a million empty lists": b"\x9a" + struct.pack(">I", FRAME_BYTES_MAX - 5) + b"\x80" * (FRAME_BYTES_MAX - 5),
 }
 
 

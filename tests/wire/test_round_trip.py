@@ -393,11 +393,7 @@ def test_unknown_and_fatal_exceptions_become_remote_errors() -> None:
     data = encode(raised(Elsewhere("text"))).replace(b"Elsewhere", b"Elsewhen!")
     back = decode(data)
     assert isinstance(back, RemoteError)
-    assert (
-        back.type_name.endswith("Elsewhen!")
-        and back.message == "text"
-        and "raise error" in back.remote_traceback
-    )
+    assert back.type_name.endswith("Elsewhen!") and back.message == "text" and "raise error" in back.remote_traceback
     assert isinstance(copy(back), RemoteError) and copy(back).type_name == back.type_name
     assert isinstance(copy(KeyboardInterrupt()), RemoteError)
 
