@@ -16,7 +16,7 @@ is the application's kind: `permanent` ends it, `transient` ends it unless the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,6 +50,21 @@ class Application:
     def start(self, env: Mapping[str, Any]) -> Child[Any]:
         """The top of its tree. For subclasses."""
         raise UsageError(f"{type(self).__qualname__} must define start(self, env) and return child(Supervisor, ...)")
+
+    @classmethod
+    def arguments(cls, argv: Sequence[str]) -> Mapping[str, Any]:
+        """Settings from the words after `--` on the command line of `aspen run`. For subclasses.
+
+        Raises:
+            UsageError: a word has no meaning; says what has.
+        """
+        if argv:
+            raise UsageError(f"application {cls.name} takes no arguments, but got {argv[0]!r}")
+        return {}
+
+    main: ClassVar[Callable[..., Awaitable[int | None]] | None] = None
+    """Its foreground part, or None. An `async def main(self, env)` runs on the node's loop once the tree is up, as
+    `aspen run` does it; when it returns, the node stops, and the command ends with the exit code returned."""
 
     def prep_stop(self) -> Any:
         """Runs before its tree is stopped. For subclasses; may be `async def`."""
