@@ -1,4 +1,4 @@
-"""Real nodes in processes of their own, and commands against them, each with a configuration directory of the test's."""
+"""Real nodes in processes of their own, and commands against them, with a configuration directory of the test's."""
 
 from __future__ import annotations
 
