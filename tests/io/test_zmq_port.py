@@ -308,7 +308,7 @@ def test_junk_on_the_socket(run: Run, junk: bytes) -> None:
             with contextlib.suppress(OSError):  # It may have hung up by now.
                 writer.write_eof()
                 await reader.read()
-            writer.close()
+            await hang_up(writer)
             await served.check()
 
     run(main())

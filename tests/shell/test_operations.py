@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from aspen.errors import NoSuchChild, RemoteFailure, UsageError
-from aspen.otp import whereis
-from aspen.otp.tree import resolve
+from aspen.errors import NoSuchChild
 
 
 def test_info_tree_status_and_state(shop: Any) -> None:
