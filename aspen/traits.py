@@ -145,6 +145,32 @@ class Transport(Protocol):
         ...
 
 
+class ControlChannel(Protocol):
+    """A client's connection to the control port of a node. When it is lost it stays lost: make another."""
+
+    def send(self, frame: bytes) -> None:
+        """Queues a frame.
+
+        Raises:
+            NotReachable: the connection is lost.
+            Overloaded: the node takes no more at the moment. Not sent.
+            UsageError: the frame is too large.
+        """
+        ...
+
+    async def recv(self) -> bytes:
+        """The next frame, in order; those that came before a loss are given first. Cancelling it loses none.
+
+        Raises:
+            NotReachable: the connection is lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Disconnects. Idempotent."""
+        ...
+
+
 class StallWatch(Protocol):
     """Watches for handlers that hold the loop. Off in simulation."""
 
