@@ -30,13 +30,13 @@ HITS_SHOWN: Final = 10
 
 async def show(env: Mapping[str, Any], root: str) -> int:
     """The foreground part of the indexer; returns the exit code."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     on_terminal = sys.stdin.isatty() and console.is_terminal
     final = await follow(console, root)
     verdict = None
     if env["verify"] or env["chaos_s"]:
-        with console.status("computing the sequential reference, one file after the other"):
-            verdict = await verify(root, final)
+        console.print("Computing the sequential reference, one file after the other")
+        verdict = await verify(root, final)
     await account(console, env, final, verdict)
     if env["query"]:
         await answer(console, env["query"])
@@ -62,9 +62,10 @@ async def follow(console: Console, root: str) -> coordinator.Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
+        auto_refresh=False,  # Drawn at each look, not by a thread.
         disable=not console.is_terminal,
     )
-    console.print(f"Indexing the text files below {root}", soft_wrap=True)
+    console.print(f"Indexing the text files below {root}")
     unanswered = 0
     with bar:
         task = bar.add_task("indexing", total=None, note="")
@@ -78,7 +79,7 @@ async def follow(console: Console, root: str) -> coordinator.Progress:
                     raise
             else:
                 note = f"{now.crashes} crashes survived" if now.crashes else ""
-                bar.update(task, completed=now.settled, total=now.found or None, note=note)
+                bar.update(task, completed=now.settled, total=now.found or None, note=note, refresh=True)
                 if now.done:
                     return now
             await asyncio.sleep(LOOK_EVERY_S)
@@ -124,7 +125,7 @@ async def account(
 ) -> None:
     """Says what was done, and what was survived."""
     size = await _index().size()
-    console.print(f"  files     {size.files:,} indexed{_skips(final.skipped)}", soft_wrap=True)
+    console.print(f"  files     {size.files:,} indexed{_skips(final.skipped)}")
     console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
     console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers")
     if env["chaos_s"]:
@@ -202,7 +203,7 @@ async def answer(console: Console, words: str) -> None:
     if not now.done:
         console.print(f"(still building: {now.settled:,} of {now.found:,} files so far)")
     for hit in hits:
-        console.print(_line(hit), markup=False, soft_wrap=True)
+        console.print(_line(hit), markup=False)
     if not hits:
         console.print("no file has all of these words", markup=False)
 

@@ -42,6 +42,7 @@ _ASCII_LETTERS_ONLY: Final = {code: chr(code) if chr(code).isalpha() else " " fo
 
 TOO_MANY: Final = "beyond the bound of files"
 """The reason for which files after FILES_MAX are skipped."""
+UNDECODABLE: Final = "name not UTF-8"
 
 Index = dict[str, dict[str, int]]
 """Word to file to how often."""
@@ -50,7 +51,7 @@ Index = dict[str, dict[str, int]]
 @message
 class Skipped:
     """A file that is not indexed, and why: `binary`, `not UTF-8`, `too large`, `unreadable`, `vanished`,
-    `not a regular file`."""
+    `not a regular file`, or one of those named in this module and in `coordinator`."""
 
     reason: str
 
@@ -97,8 +98,8 @@ def walk(root: str) -> Iterator[str]:
 
 
 def printable(path: str) -> str:
-    """The path with undecodable bytes written out, so that it can be shown and sent; such a file is then not found,
-    and skipped as vanished."""
+    """The path with bytes that are not UTF-8 written out, so that it can be shown and sent. Such a file is then not
+    found, and skipped."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -108,7 +109,7 @@ def read_words(root: str, file: str) -> dict[str, int] | Skipped:
         # Neither a link out of the folder nor a pipe without a writer shall hold it up.
         handle = os.open(os.path.join(root, file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return Skipped("vanished")
+        return Skipped(UNDECODABLE if "\\udc" in file else "vanished")
     except OSError:
         return Skipped("not a regular file" if os.path.islink(os.path.join(root, file)) else "unreadable")
     with os.fdopen(handle, "rb") as opened:
