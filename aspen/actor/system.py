@@ -632,7 +632,7 @@ def system_of_loop() -> System:
     except RuntimeError:
         system = None
     if system is None:
-        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.node.run() or aspen.sim")
+        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.run(main()) or aspen.sim")
     return system
 
 
