@@ -1,29 +1,30 @@
-"""The smallest application: one counter under one supervisor. `aspen run examples.counter:Counter --name counter`,
-then `aspen attach counter` and `await whereis(Tally, "tally").add(2)`."""
+"""The counter of the README: `aspen run examples.counter:CounterApp`, then `aspen attach counter`."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from aspen import Actor, Application, Child, Supervisor, call, child
+from aspen import Actor, Application, Supervisor, call, cast, child
 
 
-class Tally(Actor):
+class Counter(Actor):
     def __init__(self) -> None:
-        self._total = 0
+        self._n = 0
 
     @call
     def add(self, by: int) -> int:
-        self._total += by
-        return self._total
+        self._n += by
+        return self._n
+
+    @cast
+    def reset(self) -> None:
+        self._n = 0
 
 
-class CounterSupervisor(Supervisor):
-    def children(self) -> Iterable[Child[Any]]:
-        yield child(Tally).opts(name="tally")
+class Counters(Supervisor):
+    def children(self):
+        yield child(Counter).opts(name="hits")
+        yield child(Counter).opts(name="misses")
 
 
-class Counter(Application):
-    """Counts."""
+class CounterApp(Application):
+    name = "counter"
 
-    def start(self, env: Mapping[str, Any]) -> Child[Any]:
-        return child(CounterSupervisor)
+    def start(self, env):
+        return child(Counters)

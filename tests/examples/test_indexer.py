@@ -243,7 +243,7 @@ def test_pages_split_a_word_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
         store = await start_child(child(IndexStore).opts(name=INDEX))
         assert await store.page() == index.Page([], None)
         for n in range(4):
-            assert await store.put(f"f{n}", dict.fromkeys(("one", "two", "three")[:n + 1], n + 1))
+            assert await store.put(f"f{n}", dict.fromkeys(("one", "two", "three")[: n + 1], n + 1))
         assert await indexed() == {
             "one": {"f0": 1, "f1": 2, "f2": 3, "f3": 4},
             "two": {"f1": 2, "f2": 3, "f3": 4},
