@@ -151,7 +151,7 @@ class ClientSession(Actor):
         self._authorized()
         self._line.send(Event(0, "ping", None))
         if self._line.lost:
-            log.info("the client %s is lost; %d requests end with it", self._line.key, len(self._running))
+            log.debug("the client %s is lost; %d requests end with it", self._line.key, len(self._running))
             self.ctx.stop(Shutdown("lost"))
         idle_s = (self.ctx.now_ns() - self._asked_ns) / 1e9
         if not self._running and idle_s > CONTROL_IDLE_S:

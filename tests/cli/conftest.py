@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from aspen.cli.app import run_command
 from aspen.io.nodes import find_node
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +41,18 @@ class Machine:
             "TERM": "xterm",
         }
 
-    def aspen(self, *words: str, input: str | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end."""
+    def aspen(self, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end, in this process: it takes a fiftieth of the time of one of its own."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in self.environ.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.StringIO(input))
+            code = run_command(words)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    def aspen_process(self, *words: str, input: str = "", cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end, in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "aspen", *words],
             env=self.environ,

@@ -26,7 +26,7 @@ def test_a_signal_stops_it_in_order(machine: Machine, number: int) -> None:
 
 
 def test_a_permanent_application_that_dies_ends_the_node(machine: Machine) -> None:
-    done = machine.aspen("run", "tests.cli.sick:DyingApp")
+    done = machine.aspen_process("run", "tests.cli.sick:DyingApp")
     assert done.returncode == 1
     events = [record.get("event") for record in records(done.stderr)]
     assert "crash" in events
@@ -41,12 +41,12 @@ def test_a_temporary_one_does_not(machine: Machine) -> None:
 
 
 def test_the_foreground_part_names_the_exit_code(machine: Machine) -> None:
-    done = machine.aspen("run", "tests.cli.sick:Foreground")
+    done = machine.aspen_process("run", "tests.cli.sick:Foreground")
     assert (done.returncode, done.stdout) == (7, "in the foreground\n")
 
 
 def test_a_foreground_part_that_raises(machine: Machine) -> None:
-    done = machine.aspen("run", "tests.cli.sick:BadForeground")
+    done = machine.aspen_process("run", "tests.cli.sick:BadForeground")
     assert done.returncode == 1
     assert "no foreground today" in done.stderr
 
@@ -69,7 +69,7 @@ def test_a_foreground_part_that_raises(machine: Machine) -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(machine: Machine, words: tuple[str, ...], code: int, text: str) -> None:
-    done = machine.aspen("run", *words)
+    done = machine.aspen_process("run", *words)
     assert done.returncode == code, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert text in last
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said_in_one_sentence(machine: Machine, words: tuple[st
 def test_a_typo_in_the_file_is_named(machine: Machine, tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     file.write_text('[node]\nadress = "tcp://127.0.0.1:1"\n')
-    done = machine.aspen("run", "tests.cli.sick:Sick", "--config", str(file))
+    done = machine.aspen_process("run", "tests.cli.sick:Sick", "--config", str(file))
     assert done.returncode == 2
     assert f"{file}: [node] has no key 'adress'; did you mean 'address'?" in done.stderr
 
@@ -89,30 +89,30 @@ def test_a_port_in_use(machine: Machine) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        done = machine.aspen("run", "tests.cli.sick:Sick", "--address", address)
+        done = machine.aspen_process("run", "tests.cli.sick:Sick", "--address", address)
     assert done.returncode == 2
     assert address in done.stderr.strip().splitlines()[-1]
 
 
 def test_a_key_that_others_can_read(machine: Machine) -> None:
-    machine.aspen("run", "tests.cli.sick:Foreground", "--name", "a")
+    machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
     (machine.directory / "a.key").chmod(0o644)
-    done = machine.aspen("run", "tests.cli.sick:Foreground", "--name", "a")
+    done = machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
     assert done.returncode == 2
     assert "chmod 600" in done.stderr
 
 
 def test_a_key_that_is_rubbish(machine: Machine) -> None:
-    machine.aspen("run", "tests.cli.sick:Foreground", "--name", "a")
+    machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
     (machine.directory / "a.key").write_text("rubbish")
-    done = machine.aspen("run", "tests.cli.sick:Foreground", "--name", "a")
+    done = machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
     assert done.returncode == 2
     assert "is not an Aspen key" in done.stderr
 
 
 def test_a_name_in_use(machine: Machine) -> None:
     process = machine.start("tests.cli.sick:Sick", name="a")
-    done = machine.aspen("run", "tests.cli.sick:Sick", "--name", "a")
+    done = machine.aspen_process("run", "tests.cli.sick:Sick", "--name", "a")
     assert done.returncode == 2
     assert f"runs already (process {process.pid})" in done.stderr
 
