@@ -47,8 +47,9 @@ def resolve(system: System, path: str) -> Process:
         NoSuchChild: nothing is there, or it is not running; says what is there.
     """
     if path.startswith("<"):
-        serial = path.strip("<>").rpartition(".")[2]
-        process = system.table.get(int(serial)) if serial.isdigit() else None
+        node_and_boot, _, serial = path.strip("<>").rpartition(".")
+        here = node_and_boot == f"{system.name}.{system.boot}"
+        process = system.table.get(int(serial)) if here and serial.isdecimal() else None
         if process is None:
             raise NoSuchChild(f"no actor {path} runs on this node")
         return process
@@ -94,7 +95,8 @@ class _Place:
             process = kid.process if kid.process is not None and kid.process.alive else None
             path = f"{self.path.rstrip('/')}/{kid.spec.id}"
             supervises = bool(getattr(kid.spec.cls, "supervises", False))
-            places.append(_Place(path, kid.spec.id, process, kid.status, kid.restarts, kid.spec.kind, supervises))
+            status = "stopped" if kid.process is not None and process is None else kid.status
+            places.append(_Place(path, kid.spec.id, process, status, kid.restarts, kid.spec.kind, supervises))
         return places
 
 
@@ -102,7 +104,8 @@ def _walk_to(system: System, path: str) -> Iterator[_Place]:
     root = system.root
     if root is None:
         raise NoSuchChild("this node has no supervision tree")
-    place = _Place("/", "/", root, "running", 0, root.blueprint.kind, True)
+    process = root if root.alive else None
+    place = _Place("/", "/", process, "stopped", 0, root.blueprint.kind, True)
     yield place
     for part in [part for part in path.split("/") if part]:
         children = place.children()
