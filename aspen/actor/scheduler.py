@@ -374,17 +374,26 @@ class Scheduler:
         run = task.context.run
         while True:
             error = task.take_throw() if (task.throw is not None or task._must_cancel) else None
+            finished, ended = False, None
             enter_task(loop, cast(Any, task))
             try:
                 awaited = run(coro.send, None) if error is None else run(coro.throw, error)
             except StopIteration as stop:
-                self._finished(process, task, stop.value)
-                return
+                finished, awaited = True, stop.value
             except BaseException as raised:
-                self._ended_by(process, task, raised)
-                return
+                ended = raised
             finally:
                 leave_task(loop, cast(Any, task))
+            # Only now: what follows an end may step the next coroutine, `terminate`.
+            if finished:
+                self._finished(process, task, awaited)
+                return
+            if ended is not None:
+                try:
+                    self._ended_by(process, task, ended)
+                finally:
+                    del ended  # its traceback holds this frame
+                return
             if type(awaited) is Reply or type(awaited) is Notice:
                 if awaited.done_:
                     continue

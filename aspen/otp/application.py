@@ -124,7 +124,7 @@ class Applications(Parent):
                     _check_same(running.app, member)
                 else:
                     settings = (env if member is app else (envs or {}).get(member.name)) or {}
-                    await self._start(member, settings, kind)
+                    await self._start_application(member, settings, kind)
                     started.append(member.name)
         except GeneratorExit:
             raise  # Killed: no time to wait; the trees learn by their links.
@@ -163,8 +163,8 @@ class Applications(Parent):
         running = self._running.get(id)
         if running is None:
             raise UsageError(f"application {id!r} is not running")
-        await self._stop(running.kid)
-        await self._start(running.kid, f"/{id}")
+        await self._stop_kid(running.kid)
+        await self._start_kid(running.kid, f"/{id}")
         running.kid.restarts += 1
         return [id]
 
@@ -186,7 +186,7 @@ class Applications(Parent):
         for name in reversed(list(self._running)):
             await self._end(name)
 
-    async def _start(self, app: type[Application], settings: Mapping[str, Any], kind: Kind) -> None:
+    async def _start_application(self, app: type[Application], settings: Mapping[str, Any], kind: Kind) -> None:
         unknown = sorted(set(settings) - set(app.env))
         if unknown:
             raise UsageError(
@@ -202,13 +202,13 @@ class Applications(Parent):
         if not isinstance(spec, Child):
             raise UsageError(f"{app.__qualname__}.start() returned {spec!r}; return child(Supervisor, ...)")
         kid = Kid(spec.opts(id=app.name, shutdown=INFINITY if spec.shutdown is None else spec.shutdown))
-        await self._start(kid, f"/{app.name}")
+        await self._start_kid(kid, f"/{app.name}")
         self._running[app.name] = _Running(instance, kind, kid, tuple(d.name for d in app.dependencies))
 
     async def _end(self, name: str) -> None:
         running = self._running[name]
         await self._callback(running.kid, running.app.prep_stop)
-        await self._stop(running.kid)
+        await self._stop_kid(running.kid)
         del self._running[name]
         await self._callback(running.kid, running.app.stop)
 

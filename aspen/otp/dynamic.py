@@ -59,7 +59,7 @@ class DynamicSupervisor(Parent):
             self._count += 1
             id = f"{spec.id}-{self._count}"
         kid = self._kids[id] = Kid(spec.opts(id=id))
-        await self._start_kid(kid)
+        await self._start_or_forget(kid)
         return make_ref(kid.process) if kid.process is not None else None
 
     @call(timeout=None, raises=RAISES, urgent=True)
@@ -70,7 +70,7 @@ class DynamicSupervisor(Parent):
         kid = self._kids.pop(id, None) if id is not None else None
         if kid is None:
             raise NoSuchChild(f"{child!r} is no child of {self.ctx.path}; which_children() tells who is")
-        await self._stop_kid(kid)
+        await self._stop_and_unlist(kid)
 
     @call(timeout=None, raises=RAISES, urgent=True)
     async def restart_subtree(self, id: str) -> list[str]:
@@ -83,10 +83,10 @@ class DynamicSupervisor(Parent):
         kid = self._kids.get(id)
         if kid is None:
             raise NoSuchChild(f"{self.ctx.path} has no child {id!r}; which_children() tells who is")
-        await self._stop_kid(kid)
+        await self._stop_and_unlist(kid)
         self._kids[id] = kid
         try:
-            await self._start_kid(kid)
+            await self._start_or_forget(kid)
         except START_ERRORS:
             self._kids[id] = kid
             self._retry_later(kid, RESTART_RETRY_DELAY_S)
@@ -128,7 +128,7 @@ class DynamicSupervisor(Parent):
             self._report(kid, "intensity_exceeded", SHUTDOWN)
             self.ctx.stop(SHUTDOWN)
         try:
-            await self._start_kid(kid)
+            await self._start_or_forget(kid)
         except Ignore:
             return
         except START_ERRORS as error:
@@ -140,20 +140,20 @@ class DynamicSupervisor(Parent):
 
     # -- children ------------------------------------------------------------------------------------
 
-    async def _start_kid(self, kid: Kid) -> None:
+    async def _start_or_forget(self, kid: Kid) -> None:
         """Starts a child; one that does not start is forgotten."""
         try:
-            await self._start(kid)
+            await self._start_kid(kid)
         except BaseException:
             self._kids.pop(kid.spec.id, None)
             raise
         if kid.process is not None:
             self._ids[kid.process.serial] = kid.spec.id
 
-    async def _stop_kid(self, kid: Kid) -> None:
+    async def _stop_and_unlist(self, kid: Kid) -> None:
         if kid.process is not None:
             self._ids.pop(kid.process.serial, None)
-        await self._stop(kid)
+        await self._stop_kid(kid)
 
     def kids_now(self) -> list[Kid]:
         """The records of its children, oldest first, for the tree view. Read only."""

@@ -122,7 +122,7 @@ class Parent(Actor):
 
     # -- for those who build on it -----------------------------------------------------------------------
 
-    async def _start(self, kid: Kid, label: str | None = None) -> None:
+    async def _start_kid(self, kid: Kid, label: str | None = None) -> None:
         """Starts a child that does not run, and waits until it is ready.
 
         Raises:
@@ -146,13 +146,13 @@ class Parent(Actor):
         kid.status = "running"
         kid.started_ns = process.sched.mono_ns()
 
-    async def _stop(self, kid: Kid) -> None:
+    async def _stop_kid(self, kid: Kid) -> None:
         """Stops a child, if it runs, as its `shutdown` says. Its exit is then no news."""
         await self._wait_ended(self._ask_to_end(kid))
 
     async def _stop_in_reverse(self, kids: Sequence[Kid]) -> None:
         for kid in reversed(kids):
-            await self._stop(kid)
+            await self._stop_kid(kid)
 
     async def _stop_at_once(self, kids: Iterable[Kid]) -> None:
         """Asks these children to end at the same time, and waits for each, the least patient first."""

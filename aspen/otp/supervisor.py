@@ -143,7 +143,7 @@ class Supervisor(Parent):
     async def terminate_child(self, id: str) -> None:
         """Stops a child and keeps its spec (a temporary one's is dropped); `restart_child` starts it again."""
         kid = self._kid(id)
-        await self._stop(kid)
+        await self._stop_kid(kid)
         self._drop_if_temporary(kid)
 
     @call(timeout=None, raises=RAISES, urgent=True)
@@ -281,7 +281,7 @@ class Supervisor(Parent):
 
     async def _start_or_ignore(self, kid: Kid) -> None:
         with contextlib.suppress(Ignore):
-            await self._start(kid)
+            await self._start_kid(kid)
         if kid.status == "ignored":
             self._drop_if_temporary(kid)
 

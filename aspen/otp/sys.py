@@ -256,7 +256,7 @@ class Trace:
 
     def __init__(self, process: Process, limit: int, seconds: float) -> None:
         self._tap = _Tap(process, limit, seconds)
-        weakref.finalize(self, self._tap.close).atexit = False
+        weakref.finalize(self, self._tap.close).atexit = False  # type: ignore[misc]  # typeshed has no such slot
 
     def close(self) -> None:
         """Ends it; what was seen can still be read."""
@@ -314,7 +314,7 @@ def change_code(
             actor.__class__ = cls
         except TypeError as error:
             raise UsageError(
-                f"{cls.__qualname__} does not fit an actor of {old_class.__qualname__}: {error}; both need the same slots"
+                f"{cls.__qualname__} does not fit a {old_class.__qualname__}: {error}; both need the same slots"
             ) from error
         try:
             process.blueprint, process.handlers = cls.blueprint, cls.blueprint.handlers
