@@ -33,6 +33,7 @@ class Script:
         self.stop_s: dict[str, float] = {}
         """How long `terminate` takes."""
         self.on_terminate: Callable[[Any], Any] | None = None
+        self.on_start: Callable[[Process], object] | None = None
         system.on_exit.append(self._ended)
         system.on_supervision.append(lambda report: self.reports.append(f"{report.event} {report.child}"))
 
@@ -50,6 +51,8 @@ class Worker(Actor):
     def __init__(self, script: Script, id: str) -> None:
         self._script = script
         self._id = id
+        if script.on_start is not None:
+            script.on_start(self._process)
         if script.fail[id]:
             script.fail[id] -= 1
             script.log.append(f"!{id}")
@@ -132,7 +135,7 @@ def at(system: System, path: str) -> Process:
     """The live process at a path below /top."""
     from aspen.otp.tree import resolve
 
-    return resolve(system, path.removeprefix("/top"))
+    return resolve(system, path.removeprefix("/top") or "/")
 
 
 def ref_at(system: System, path: str) -> Any:
@@ -141,8 +144,8 @@ def ref_at(system: System, path: str) -> Any:
     return make_ref(at(system, path))
 
 
-def assert_no_orphans(system: System) -> None:
-    """The process table holds exactly the tree."""
+def assert_no_orphans(system: System, *besides: Process) -> None:
+    """The process table holds exactly the tree, and these."""
     from aspen.otp.tree import TreeNode, tree
 
     pids: list[str] = []
@@ -155,4 +158,4 @@ def assert_no_orphans(system: System) -> None:
 
     if system.root is not None and system.root.alive:
         collect(tree(system))
-    assert sorted(pids) == sorted(str(process.pid) for process in system.table.values())
+    assert sorted(pids) == sorted(str(process.pid) for process in system.table.values() if process not in besides)
