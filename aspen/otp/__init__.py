@@ -2,7 +2,7 @@
 
 actor         Actor, @call, @cast, @info, Ref
 starting      child, start, whereis, stop, link, monitor
-supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
+supervisor    Supervisor; dynamic DynamicSupervisor; parent what both do, restarting what both decide
 application   Application, and the actor that runs them
 sys           look into any actor, and change it while it runs
 tree          the supervision tree as data
@@ -12,7 +12,7 @@ from aspen.otp import sys
 from aspen.otp.actor import Actor, BoundCall, BoundCast, Call, Cast, Ref, call, cast, info
 from aspen.otp.application import Application, ApplicationInfo, Applications
 from aspen.otp.dynamic import DynamicSupervisor
-from aspen.otp.restarting import ChildInfo
+from aspen.otp.parent import ChildInfo
 from aspen.otp.starting import (
     BRUTAL_KILL,
     INFINITY,
