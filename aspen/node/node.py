@@ -22,7 +22,7 @@ from aspen.errors import ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
 from aspen.node.reports import Reports
-from aspen.otp import Application, Supervisor, exit_reason, kill
+from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
 from aspen.traits import Ports
 from aspen.trust import TrustEntry
@@ -168,12 +168,12 @@ class Node:
         if gone.done():
             return
         log.info("node %s stops", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
-        self.system.exit(None, root._p, SHUTDOWN)
         timer = self.system.scheduler.timer_at(
             self.system.ports.clock.mono_ns() + int(limits.NODE_STOP_S * 1e9), lambda: self._give_up(root)
         )
         try:
-            await gone
+            # A request and not an exit signal: the root traps those, and takes orders by signal from a parent only.
+            await stop(root, SHUTDOWN, timeout=None)
         finally:
             timer.cancel()
 

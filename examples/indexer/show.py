@@ -13,7 +13,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from aspen import CallError, Ref, UsageError, offload, whereis
+from aspen import CallError, Ref, Supervisor, UsageError, offload, whereis
 from aspen.actor import system_of_loop
 from examples.indexer import coordinator
 from examples.indexer.chaos import Chaos
@@ -221,7 +221,5 @@ def _index() -> Ref[IndexStore]:
     return whereis(IndexStore, INDEX)
 
 
-def _workers() -> Any:
-    from examples.indexer.app import Workers
-
-    return whereis(Workers, WORKERS)
+def _workers() -> Ref[Supervisor]:
+    return whereis(Supervisor, WORKERS)
