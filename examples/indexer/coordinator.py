@@ -20,9 +20,9 @@ from examples.indexer.text import FILES_MAX, TOO_MANY, walk
 from examples.indexer.worker import Worker
 
 WORKERS_MAX: Final = 16
-QUEUE_LOW: Final = 256
+QUEUE_LOW: Final = 1_024
 """Fewer files waiting than that, and more are listed."""
-LISTED_AT_ONCE: Final = 1_024
+LISTED_AT_ONCE: Final = 4_096
 """Files listed in one go. The queue never holds more than this, QUEUE_LOW and what dead workers gave back."""
 FAILURES_SPARED: Final = 3
 """Nobody kills workers on purpose while a file has failed so often."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -167,9 +169,19 @@ def next_steps(console: Console, *, stays: bool) -> None:
         console.print("\nThe node stays up until Ctrl-D. From another terminal, in this folder:")
     else:
         console.print("\nOn a terminal the node stays up. Then, from another one, in this folder:")
-    console.print(f"  aspen attach {node}                     a Python prompt inside it")
-    console.print(f"  aspen tree {node}                       its supervision tree")
-    console.print(f"  aspen restart {node} /indexer/workers   new workers, while it runs")
+    aspen = _command()
+    for words, what in (
+        (f"attach {node}", "a Python prompt inside it"),
+        (f"tree {node}", "its supervision tree"),
+        (f"restart {node} /indexer/workers", "new workers, while it runs"),
+    ):
+        console.print(f"  {aspen} {words:<{len(node) + 25}}  {what}")
+
+
+def _command() -> str:
+    """What to type for `aspen`: as this node was started, when the shell would not find it otherwise."""
+    program = sys.argv[0]
+    return program if os.path.basename(program) == "aspen" and shutil.which("aspen") is None else "aspen"
 
 
 # -- queries ----------------------------------------------------------------------------------------------
