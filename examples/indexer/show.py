@@ -15,13 +15,12 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from aspen import CallError, Ref, Supervisor, UsageError, offload, whereis
+from aspen import CallError, Ref, UsageError, offload, whereis
 from aspen.actor import system_of_loop
 from examples.indexer import coordinator
-from examples.indexer.chaos import Chaos
 from examples.indexer.coordinator import Coordinator
 from examples.indexer.index import IndexStore, Size
-from examples.indexer.names import CHAOS, COORDINATOR, INDEX, WORKERS
+from examples.indexer.names import COORDINATOR, INDEX
 from examples.indexer.text import Comparison, Hit, sequential
 
 LOOK_EVERY_S: Final = 0.1
@@ -80,7 +79,7 @@ async def follow(console: Console, root: str) -> coordinator.Progress:
                 if unanswered > UNANSWERED_MAX:
                     raise
             else:
-                note = f"{now.crashes} crashes survived" if now.crashes else ""
+                note = f"{now.crashed} crashes survived" if now.crashed else ""
                 bar.update(task, completed=now.settled, total=now.found or None, note=note, refresh=True)
                 if now.done:
                     return now
@@ -131,13 +130,11 @@ async def account(
     console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
     console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers")
     if env["chaos_s"]:
-        strikes = await whereis(Chaos, CHAOS).strikes()
-        children = await _workers().which_children()
         console.print(
-            f"  crashes   {final.crashes} survived ({strikes.get('killed', 0)} killed, {strikes.get('raised', 0)} told "
-            f"to raise), {final.taken_back} files taken back"
+            f"  crashes   {final.crashed} survived ({final.crashes.get('killed', 0)} killed, "
+            f"{final.crashes.get('raised', 0)} raised), {final.taken_back} files taken back"
         )
-        console.print(f"  restarts  {sum(info.restarts for info in children)}")
+        console.print(f"  restarts  {final.started - env['workers']}")
     if verdict is not None:
         console.print(f"  result    {_verdict(verdict, size)}")
 
@@ -231,7 +228,3 @@ def _coordinator() -> Ref[Coordinator]:
 
 def _index() -> Ref[IndexStore]:
     return whereis(IndexStore, INDEX)
-
-
-def _workers() -> Ref[Supervisor]:
-    return whereis(Supervisor, WORKERS)
