@@ -25,6 +25,7 @@ from aspen.errors import (
     NotEncodable,
     Overloaded,
     StartFailed,
+    UnhandledEvent,
     UsageError,
 )
 from aspen.otp import *  # noqa: F403 -- the behaviours are the public surface; otp.__all__ lists them
@@ -98,6 +99,7 @@ __all__ = [  # noqa: PLE0604 -- the behaviours' names are strings
     "StartFailed",
     "Stop",
     "System",
+    "UnhandledEvent",
     "UsageError",
     "defer",
     "message",

@@ -83,6 +83,33 @@ OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
 
+# -- behaviours -----------------------------------------------------------------------------
+
+POSTPONED_EVENTS_MAX = 4_096
+"""Events that one state machine may postpone, unless it names another bound."""
+
+INSERTED_EVENTS_MAX = 1_024
+"""Events that one handler of a state machine may raise with `next_event`."""
+
+MACHINE_TIMEOUTS_MAX = 1_024
+"""Timeouts of one state machine that run at once."""
+
+TASK_AWAIT_S = 5.0
+"""How long awaiting a task waits when no timeout is named (`Task.await/2` has the same)."""
+
+TASK_STREAM_CONCURRENCY_MAX = 10_000
+"""Tasks of one stream at once, the results that wait for their turn included."""
+
+EVENT_HANDLERS_MAX = 1_024
+"""Handlers of one event manager."""
+
+REGISTRY_ENTRIES_MAX = 1_000_000
+"""Entries of one registry."""
+
+PARTITIONS_DEFAULT = 8
+PARTITIONS_MAX = 1_024
+"""Copies of the child of one partition supervisor."""
+
 # -- bytes from outside ---------------------------------------------------------------------
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -180,3 +207,5 @@ _check(SHELL_BLOCK_MS / 1_000 < CONTROL_SILENCE_S, "a client outwaits an evaluat
 _check(SHELL_REPR_CHARS_MAX * 4 + SHELL_TRACEBACK_CHARS_MAX * 4 < FRAME_BYTES_MAX, "a result fits a frame")
 _check(CONTROL_TREE_BYTES_MAX < FRAME_BYTES_MAX, "a tree fits a frame")
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
+_check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
+_check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")

@@ -704,9 +704,8 @@ def _construct_later(
     def construct(_: object) -> Any:
         process.handlers = process.blueprint.handlers
         system._construct(process, cls, args, kwargs)
-        assert_started = process.actor
-        if process.blueprint.has_init and assert_started is not None:
-            return assert_started.init()
+        if process.blueprint.has_init:
+            return process.handlers[INIT](process.actor)
         system._start_ended(process, None)
         return None
 

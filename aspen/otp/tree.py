@@ -145,7 +145,7 @@ def _walk_to(system: System, path: str) -> Iterator[_Place]:
 
 
 def _steps_from(place: _Place, is_root: bool) -> list[list[_Place]]:
-    """Where one part of a path may lead: to a child, or from the root through an actor that mounts its children there."""
+    """Where one part of a path may lead: to a child, or from the root through one that mounts its children there."""
     children = place.children()
     steps = [[child] for child in children]
     if is_root:

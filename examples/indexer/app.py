@@ -20,6 +20,7 @@ from examples.indexer.chaos import STRIKES_MAX, Chaos
 from examples.indexer.coordinator import FAILURES_MAX, WORKERS_MAX, Coordinator
 from examples.indexer.index import IndexStore
 from examples.indexer.names import CHAOS, COORDINATOR, INDEX, WORKERS
+from examples.indexer.show import show
 from examples.indexer.text import checked_folder, query_words
 from examples.indexer.worker import Worker
 
@@ -126,9 +127,6 @@ class Indexer(Application):
 
     async def main(self, env: Mapping[str, Any]) -> int:
         """Shows the progress and the account, then takes queries; 1 when the result is not the reference's."""
-        # Here, not above: the tree runs without a terminal, and without what draws on one.
-        from examples.indexer.show import show
-
         return await show(env, folder(env))
 
 

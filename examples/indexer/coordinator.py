@@ -20,9 +20,9 @@ from examples.indexer.text import FILES_MAX, TOO_MANY, walk
 from examples.indexer.worker import Worker
 
 WORKERS_MAX: Final = 16
-QUEUE_LOW: Final = 256
+QUEUE_LOW: Final = 1_024
 """Fewer files waiting than that, and more are listed."""
-LISTED_AT_ONCE: Final = 1_024
+LISTED_AT_ONCE: Final = 4_096
 """Files listed in one go. The queue never holds more than this, QUEUE_LOW and what dead workers gave back."""
 FAILURES_SPARED: Final = 3
 """Nobody kills workers on purpose while a file has failed so often."""
@@ -49,13 +49,20 @@ class Progress:
     """Files by the reason for which they are not indexed."""
     workers: int
     """Alive now."""
-    crashes: int
-    """Workers that died for a reason that is not benign."""
+    started: int
+    """Workers that ever reported."""
+    crashes: dict[str, int]
+    """Workers that were `killed` and that `raised`; those that were asked to end are not among them."""
     taken_back: int
     """Files that were in the hands of a worker when it died."""
     took_s: float
     """From the start until now, or until the end."""
     done: bool
+
+    @property
+    def crashed(self) -> int:
+        """Workers that died untimely."""
+        return sum(self.crashes.values())
 
     @property
     def settled(self) -> int:
@@ -88,7 +95,8 @@ class Coordinator(Actor):
         self._failures: Counter[str] = Counter()
         """By file, of those that are not settled."""
         self._skipped: Counter[str] = Counter()
-        self._found = self._indexed = self._crashes = self._taken_back = 0
+        self._crashes: Counter[str] = Counter()
+        self._found = self._indexed = self._started = self._taken_back = 0
         self._waiters: list[ReplyHandle] = []
         self._asked_to_list = False
         self._began_ns = self.ctx.now_ns()
@@ -125,6 +133,7 @@ class Coordinator(Actor):
     @cast
     def ready(self, worker: Ref[Worker]) -> None:
         """A worker has started and wants work."""
+        self._started += 1
         member = self._members[self.ctx.monitor(worker)] = Member(worker)
         self._give_work(member)
         self._next()
@@ -149,7 +158,7 @@ class Coordinator(Actor):
             return
         # NOPROC: it was gone before it could be monitored, and the reason is not known.
         if not is_benign(message.reason) and message.reason != NOPROC:
-            self._crashes += 1
+            self._crashes["raised" if isinstance(message.reason, Exception) else "killed"] += 1
         if member.file is not None:
             self._taken_back += 1
             self._take_back(member.file, failed=isinstance(message.reason, Exception))
@@ -230,7 +239,8 @@ class Coordinator(Actor):
             indexed=self._indexed,
             skipped=dict(self._skipped),
             workers=len(self._members),
-            crashes=self._crashes,
+            started=self._started,
+            crashes=dict(self._crashes),
             taken_back=self._taken_back,
             took_s=((self.ctx.now_ns() if ended_ns is None else ended_ns) - self._began_ns) / 1e9,
             done=ended_ns is not None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from aspen import CallError, Ref, UsageError, offload, whereis
 from aspen.actor import system_of_loop
 from examples.indexer import coordinator
-from examples.indexer.chaos import Chaos
 from examples.indexer.coordinator import Coordinator
 from examples.indexer.index import IndexStore, Size
-from examples.indexer.names import CHAOS, COORDINATOR, INDEX, WORKERS
+from examples.indexer.names import COORDINATOR, INDEX
 from examples.indexer.text import Comparison, Hit, sequential
 
 LOOK_EVERY_S: Final = 0.1
@@ -78,7 +79,7 @@ async def follow(console: Console, root: str) -> coordinator.Progress:
                 if unanswered > UNANSWERED_MAX:
                     raise
             else:
-                note = f"{now.crashes} crashes survived" if now.crashes else ""
+                note = f"{now.crashed} crashes survived" if now.crashed else ""
                 bar.update(task, completed=now.settled, total=now.found or None, note=note, refresh=True)
                 if now.done:
                     return now
@@ -129,13 +130,11 @@ async def account(
     console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
     console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers")
     if env["chaos_s"]:
-        strikes = await whereis(Chaos, CHAOS).strikes()
-        children = await _workers().which_children()
         console.print(
-            f"  crashes   {final.crashes} survived ({strikes.get('killed', 0)} killed, {strikes.get('raised', 0)} told "
-            f"to raise), {final.taken_back} files taken back"
+            f"  crashes   {final.crashed} survived ({final.crashes.get('killed', 0)} killed, "
+            f"{final.crashes.get('raised', 0)} raised), {final.taken_back} files taken back"
         )
-        console.print(f"  restarts  {sum(info.restarts for info in children)}")
+        console.print(f"  restarts  {final.started - env['workers']}")
     if verdict is not None:
         console.print(f"  result    {_verdict(verdict, size)}")
 
@@ -167,9 +166,19 @@ def next_steps(console: Console, *, stays: bool) -> None:
         console.print("\nThe node stays up until Ctrl-D. From another terminal, in this folder:")
     else:
         console.print("\nOn a terminal the node stays up. Then, from another one, in this folder:")
-    console.print(f"  aspen attach {node}                     a Python prompt inside it")
-    console.print(f"  aspen tree {node}                       its supervision tree")
-    console.print(f"  aspen restart {node} /indexer/workers   new workers, while it runs")
+    aspen = _command()
+    for words, what in (
+        (f"attach {node}", "a Python prompt inside it"),
+        (f"tree {node}", "its supervision tree"),
+        (f"restart {node} /indexer/workers", "new workers, while it runs"),
+    ):
+        console.print(f"  {aspen} {words:<{len(node) + 25}}  {what}")
+
+
+def _command() -> str:
+    """What to type for `aspen`: as this node was started, when the shell would not find it otherwise."""
+    program = sys.argv[0]
+    return program if os.path.basename(program) == "aspen" and shutil.which("aspen") is None else "aspen"
 
 
 # -- queries ----------------------------------------------------------------------------------------------
@@ -219,9 +228,3 @@ def _coordinator() -> Ref[Coordinator]:
 
 def _index() -> Ref[IndexStore]:
     return whereis(IndexStore, INDEX)
-
-
-def _workers() -> Any:
-    from examples.indexer.app import Workers
-
-    return whereis(Workers, WORKERS)

@@ -129,7 +129,7 @@ def test_without_chaos_nothing_crashes(files: Path) -> None:
         await started(files)
         final = await done()
         await check_against_reference(files, final)
-        assert (final.crashes, final.taken_back, final.workers) == (0, 0, 4)
+        assert (final.crashed, final.taken_back, final.workers, final.started) == (0, 0, 4, 4)
         assert final.took_s > 0
 
     system = run(1, main)
@@ -149,8 +149,9 @@ def test_the_result_survives_chaos(files: Path, seed: int) -> None:
         strikes = await whereis(Chaos, CHAOS).strikes()
         restarts = sum(info.restarts for info in await whereis(Workers, WORKERS).which_children())
         assert final.workers == 1 + seed % 6
-        assert 5 <= final.crashes == restarts <= strikes["killed"] + strikes["raised"]
-        assert strikes["killed"] and strikes["raised"]
+        assert 5 <= final.crashed == restarts == final.started - final.workers
+        assert 0 < final.crashes["killed"] <= strikes["killed"]
+        assert 0 < final.crashes["raised"] <= strikes["raised"]
         assert final.taken_back
 
     system = run(seed, main)
@@ -192,7 +193,8 @@ def test_an_operator_may_restart_the_workers_meanwhile(files: Path) -> None:
         assert await supervisor.restart_subtree(id) == ["workers"]
         final = await done()
         await check_against_reference(files, final)
-        assert final.crashes == 0
+        assert final.crashed == 0
+        assert final.started == 8
         assert final.taken_back
 
     run(1, main)
@@ -210,7 +212,7 @@ def test_a_file_that_crashes_its_workers_is_given_up(files: Path, monkeypatch: p
         await started(files)
         final = await done()
         assert final.skipped[CRASHES_WORKERS] == 1
-        assert final.crashes == coordinator.FAILURES_MAX
+        assert final.crashes == {"raised": coordinator.FAILURES_MAX}
         assert final.indexed == 59
         assert "part3/file3.txt" not in {file for found in (await indexed()).values() for file in found}
 
@@ -286,10 +288,10 @@ def test_a_report_that_comes_after_the_death_is_not_counted(tmp_path: Path) -> N
         boss = await start_child(child(Coordinator, str(tmp_path)).opts(name=COORDINATOR))
         boss.ready(await start(Hasty))
         now = await under_way(lambda progress: progress.taken_back == 1)
-        assert (now.indexed, now.crashes, now.done) == (0, 1, False)
+        assert (now.indexed, now.crashed, now.done) == (0, 1, False)
         await start(Worker, str(tmp_path))
         final = await boss.wait_done()
-        assert (final.indexed, final.crashes, final.taken_back) == (1, 1, 1)
+        assert (final.indexed, final.crashed, final.taken_back) == (1, 1, 1)
         assert await indexed() == {"red": {"only.txt": 1}}
 
     run(1, main)
@@ -388,7 +390,7 @@ def test_the_account_of_a_chaotic_run(files: Path, capsys: pytest.CaptureFixture
     code, out = shown(files, capsys, chaos_s=0.003)
     assert code == 0
     assert re.search(r"files +60 indexed, 3 skipped \(1 binary, 1 not .*UTF-8, 1 not a regular file\)", out)
-    assert re.search(r"crashes +\d+ survived \(\d+ killed, \d+ told to raise\), \d+ files taken back", out)
+    assert re.search(r"crashes +\d+ survived \(\d+ killed, \d+ raised\), \d+ files taken back", out)
     assert re.search(r"restarts +\d+\n", out)
     assert "exactly that of the sequential reference" in out
     for command in ("aspen attach test", "aspen tree test", "aspen restart test /indexer/workers"):
