@@ -43,6 +43,11 @@ EXIT_CLEANUP_S = 5.0
 CALL_CHAIN_MAX = 256
 """Callers followed when looking for a call cycle."""
 
+# -- nodes ----------------------------------------------------------------------------------
+
+NODE_STOP_S = 60.0
+"""How long a node's tree may take to stop in order before it is killed."""
+
 # -- supervision ----------------------------------------------------------------------------
 
 RESTART_INTENSITY = 3
@@ -107,4 +112,5 @@ _check(SLOT_MS_MAX <= TURN_MS_MAX < STALL_MS, "a fair turn is never a stall")
 _check(STALL_SAMPLE_MS * 2 <= STALL_MS, "the watchdog samples a stall at least twice")
 _check(STALL_MS < SHELL_BLOCK_MS, "a blocking evaluation is named before it is interrupted")
 _check(CONTROL_OUTPUT_BYTES_MAX < FRAME_BYTES_MAX, "output fits a frame")
+_check(SHUTDOWN_S < NODE_STOP_S, "a worker has its time before the node gives up")
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")

@@ -20,7 +20,7 @@ from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, 
 from aspen.actor.context import Context, Every, ReplyHandle, defer
 from aspen.actor.process import Process
 from aspen.actor.refs import ActorRef, make_named_ref, make_ref, pid_of, process_of
-from aspen.actor.reply import Reply
+from aspen.actor.reply import Notice, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
 from aspen.actor.sending import caller_of, current_process
 from aspen.actor.system import System, abbreviate, system_of, system_of_loop
@@ -33,6 +33,7 @@ __all__ = [
     "Context",
     "Every",
     "HandlerSpec",
+    "Notice",
     "Process",
     "Reply",
     "ReplyHandle",

@@ -45,6 +45,8 @@ F_IDLE: Final = 16
 F_EXITING: Final = 32
 F_DEAD: Final = 64
 F_STRICT: Final = 128
+F_STOPPING: Final = 256
+"""A stop is queued: a suspended process takes it all the same."""
 
 NO_MAIL: Final[deque[Message]] = deque(maxlen=0)
 """Stands for the mailbox of an actor that has had no mail, or is dead. Never appended to: `limit` is 0."""

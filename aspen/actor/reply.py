@@ -172,3 +172,12 @@ class Reply(Generic[R_co]):
         raise UsageError("a Reply is answered by the actor that was called")
 
     set_exception = set_result
+
+
+class Notice(Reply[R_co]):
+    """What the kernel itself tells of an actor: its exit reason, or what `sys` asked for.
+
+    It comes whatever the actor waits for, so awaiting it closes no call cycle.
+    """
+
+    __slots__ = ()

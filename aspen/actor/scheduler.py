@@ -29,6 +29,7 @@ from aspen.actor.process import (
     F_DEBUG,
     F_EXITING,
     F_IDLE,
+    F_STOPPING,
     F_STRICT,
     F_SUSPENDED,
     F_URGENT,
@@ -38,8 +39,9 @@ from aspen.actor.process import (
     Message,
     Process,
 )
-from aspen.actor.reply import NEVER_NS, Reply
-from aspen.actor.sending import current_process, waits_for
+from aspen.actor.behaviour import STOP
+from aspen.actor.reply import NEVER_NS, Notice, Reply
+from aspen.actor.sending import current_process, no_proc, waits_for
 from aspen.actor.task import HandlerTask
 from aspen.errors import CallCycle, NotEncodable
 
@@ -266,7 +268,9 @@ class Scheduler:
             process.flags &= ~F_CONTROL
             for name, args in signals or ():
                 if process.wake == DEAD:
-                    return False
+                    if name == "run":
+                        args[1].fail(no_proc(process, "sys"))
+                    continue
                 system.signals[name](process, *args)
         if process.wake == DEAD:
             return False
@@ -276,8 +280,10 @@ class Scheduler:
             process.wake = PARKED
             return False
         if process.flags & F_SUSPENDED and process.starting is None:
-            process.wake = PARKED
-            return False
+            if not process.flags & F_STOPPING:
+                process.wake = PARKED
+                return False
+            self._stop_first(process)
         if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT):
             self._slow_messages(process)
             if process.flags & F_IDLE and process.wake == QUEUED and process.task is None:
@@ -286,6 +292,17 @@ class Scheduler:
                 self._end_slot(process)
             return False
         return True
+
+    @staticmethod
+    def _stop_first(process: Process) -> None:
+        """Ends a suspension by the stop that is queued, before all that waited for a resume."""
+        process.flags &= ~(F_SUSPENDED | F_STOPPING)
+        urgent = process.urgent
+        if urgent is not None:
+            stop = next((message for message in urgent if message[0] == STOP), None)
+            if stop is not None:
+                urgent.remove(stop)
+                urgent.appendleft(stop)
 
     def _slow_messages(self, process: Process) -> None:
         """A slot's worth of messages, one by one: urgent ones first, traced and counted."""
@@ -368,11 +385,11 @@ class Scheduler:
                 return
             finally:
                 leave_task(loop, cast(Any, task))
-            if type(awaited) is Reply:
+            if type(awaited) is Reply or type(awaited) is Notice:
                 if awaited.done_:
                     continue
                 callee = awaited.callee
-                if callee.waiting_on is not None and waits_for(callee, process):
+                if callee.waiting_on is not None and type(awaited) is Reply and waits_for(callee, process):
                     awaited.fail(CallCycle(f"{process.path} and {callee.path} wait for each other"))
                     continue
                 if task._must_cancel:
@@ -470,7 +487,7 @@ class Scheduler:
             return
         process.sweep_at = NEVER_NS
         reply = process.waiting_on
-        if type(reply) is Reply and not reply.done_:
+        if isinstance(reply, Reply) and not reply.done_:
             if reply.deadline <= self.mono_ns():
                 reply.expire()
             else:

@@ -7,8 +7,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from aspen import limits, wire
-from aspen.actor.process import DEAD, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
-from aspen.actor.reply import Reply
+from aspen.actor.behaviour import STOP
+from aspen.actor.process import DEAD, F_EXITING, F_STOPPING, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
+from aspen.actor.reply import Notice, Reply
 from aspen.errors import CallCycle, NoProc, Overloaded
 
 current_process: ContextVar[Process | None] = ContextVar("aspen_process", default=None)
@@ -101,6 +102,12 @@ def put_urgent(process: Process, name: str, args: tuple[Any, ...], reply: Reply[
         process.sched.enqueue(process)
 
 
+def put_stop(process: Process, reason: object) -> None:
+    """Queues an order to end, `terminate` included, before the mail of a live process, suspended or not."""
+    process.flags |= F_STOPPING
+    put_urgent(process, STOP, (reason,))
+
+
 def no_proc(process: Process, name: str) -> NoProc:
     """The error for a message to an actor that is not there."""
     return NoProc(f"{process.path} is not running; {name} was not executed")
@@ -125,8 +132,12 @@ def waits_for(process: Process, target: Process) -> bool:
         if process.serial in seen:
             continue
         seen.add(process.serial)
-        if isinstance(process.waiting_on, Reply):
-            stack.append(process.waiting_on.callee)
+        waiting_on = process.waiting_on
+        if isinstance(waiting_on, Reply):
+            # Who waits for an end waits for a handler only once that one cleans up: until then the exit
+            # signal is on its way and cancels the handler.
+            if not isinstance(waiting_on, Notice) or waiting_on.callee.flags & F_EXITING:
+                stack.append(waiting_on.callee)
         if process.extra is not None:
             stack.extend(reply.callee for reply in process.extra.pending)
     return False

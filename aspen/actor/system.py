@@ -35,9 +35,9 @@ from aspen.actor.process import (
     Process,
 )
 from aspen.actor.refs import make_ref
-from aspen.actor.reply import NEVER_NS, Reply
+from aspen.actor.reply import NEVER_NS, Notice, Reply
 from aspen.actor.scheduler import Scheduler
-from aspen.actor.sending import no_proc, put_urgent
+from aspen.actor.sending import no_proc, put_stop, put_urgent
 from aspen.actor.task import HandlerTask
 from aspen.errors import ActorFailed, AlreadyRegistered, StartFailed, UsageError
 from aspen.traits import Ports
@@ -53,6 +53,7 @@ from aspen.types import (
     IdleTimeout,
     Ignore,
     Pid,
+    Shutdown,
     Stop,
     SupervisorReport,
     describe_reason,
@@ -274,7 +275,7 @@ class System:
 
     def exit_reason(self, target: Process) -> Reply[object]:
         """A reply that brings the exit reason of `target` when it ends; `NOPROC` when it had ended before."""
-        reply: Reply[object] = Reply(target, NEVER_NS)
+        reply: Reply[object] = Notice(target, NEVER_NS)
         self.monitor(reply, target)
         return reply
 
@@ -306,16 +307,17 @@ class System:
         elif isinstance(reason, str) and reason == KILL:
             self._die(process, KILLED)
             return
-        if process.trap_exit and process.starting is None:
-            if sender is not None and sender is process.parent:
-                put_urgent(process, STOP, (reason,))
+        by_parent = sender is not None and sender is process.parent
+        if process.trap_exit and not (by_parent and process.starting is not None):
+            if by_parent:
+                put_stop(process, reason)
                 if linked:
                     self._bound_orphan(process)
             else:
                 pid = sender.pid if sender is not None else Pid(self.name, self.boot, 0)
                 put_urgent(process, INFO, (Exit(pid, reason),))
             return
-        if isinstance(reason, str) and reason == NORMAL and sender is not process:
+        if isinstance(reason, str) and reason == NORMAL and sender is not process and not process.trap_exit:
             return
         if not process.flags & F_EXITING:
             self.end(process, reason, terminate=False)
@@ -338,6 +340,11 @@ class System:
             reply.resolve(fn(process))
         except Exception as error:
             reply.fail(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # `Stop` or `Ignore` would end the asker, who did not raise it.
+            reply.fail(UsageError(f"looking into {process.path} raised {error!r}, which is for handlers"))
 
     def end(self, process: Process, reason: object, *, terminate: bool) -> None:
         """Ends a process in order: a handler in progress is cancelled, `terminate` runs if asked for."""
@@ -436,7 +443,7 @@ class System:
         process.limit = 0
         process.wake = DEAD
         process.flags = F_DEAD
-        process.control = None
+        control, process.control = process.control, None
         process.exit_reason = reason
         process.answering = None
         if task is not None:
@@ -471,6 +478,9 @@ class System:
                 reply.fail(no_proc(process, name) if name != STOP else self._failed(process, reason))
             elif name not in (INFO, STOP, IDLE_TIMEOUT):
                 self.dead_letter(process, "noproc", (name, *args))
+        for signal, signal_args in control or ():
+            if signal == "run":
+                signal_args[1].fail(no_proc(process, "sys"))
         process.actor = None
         process.context = None
         if process.label is not None:
@@ -665,8 +675,9 @@ def _is_down(message: object, number: int) -> bool:
 
 
 def _why_not_started(process: Process, reason: object) -> str:
-    return f"{process.blueprint.name} {process.path} did not start: {describe_reason(reason)}"
+    why = reason.term if isinstance(reason, Shutdown) else None
+    return f"{process.blueprint.name} {process.path} did not start: {why or describe_reason(reason)}"
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    return None if isinstance(error, Stop) else error
+    return error.__cause__ if isinstance(error, Stop) else error

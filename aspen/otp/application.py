@@ -95,11 +95,32 @@ class Applications(Actor):
     """Starts, watches and stops the applications of a node."""
 
     supervises: ClassVar[bool] = True
+    mounts_at_root: ClassVar[bool] = True
+    """The paths of applications begin at the root: `/shop`, not `/apps/shop`."""
     trap_exit = True
 
-    def __init__(self, on_ended: Callable[[str, object], object] | None = None) -> None:
+    def __init__(
+        self,
+        on_ended: Callable[[str, object], object] | None = None,
+        plan: Sequence[tuple[type[Application], Kind, Mapping[str, Mapping[str, Any]]]] = (),
+    ) -> None:
+        """`on_ended(name, reason)` is called when an application has ended whose end is the node's.
+
+        `plan` holds the applications that it starts itself, each with its kind and the settings of it and its
+        dependencies by name.
+        """
         self._running: dict[str, _Running] = {}
         self._on_ended = on_ended
+        self._plan = tuple(plan)
+
+    async def init(self) -> None:
+        """Starts the planned applications in order. When one fails, those before it are stopped."""
+        try:
+            for app, kind, settings in self._plan:
+                await self._start_with_dependencies(app, settings, kind)
+        except BaseException:
+            await self.terminate("start failed")
+            raise
 
     @call(timeout=None, raises=(AspenError, Ignore), urgent=True)
     async def start_application(
@@ -117,12 +138,16 @@ class Applications(Actor):
             StartFailed: its tree did not start; those started for it are stopped again.
             UsageError: a setting it does not know, a circle of dependencies.
         """
+        return await self._start_with_dependencies(app, {**(envs or {}), app.name: env or {}}, kind)
+
+    async def _start_with_dependencies(
+        self, app: type[Application], settings: Mapping[str, Mapping[str, Any]], kind: Kind
+    ) -> list[str]:
         started: list[str] = []
         try:
             for member in order_of(app):
                 if member.name not in self._running:
-                    settings = (env if member is app else (envs or {}).get(member.name)) or {}
-                    await self._start(member, settings, kind)
+                    await self._start(member, settings.get(member.name, {}), kind)
                     started.append(member.name)
         except BaseException:
             for name in reversed(started):

@@ -84,15 +84,20 @@ class _Place:
     kind: str
     supervises: bool
 
+    def mounts_at_root(self) -> bool:
+        """Whether its children's paths begin at the root: applications are known by their own names."""
+        return bool(self.process is not None and getattr(self.process.actor, "mounts_at_root", False))
+
     def children(self) -> list[_Place]:
         actor = self.process.actor if self.process is not None else None
         kids_now = getattr(actor, "kids_now", None)
         if kids_now is None:
             return []
+        base = "/" if self.mounts_at_root() else self.path
         places = []
         for kid in kids_now():
             process = kid.process if kid.process is not None and kid.process.alive else None
-            path = f"{self.path.rstrip('/')}/{kid.spec.id}"
+            path = f"{base.rstrip('/')}/{kid.spec.id}"
             supervises = bool(getattr(kid.spec.cls, "supervises", False))
             places.append(_Place(path, kid.spec.id, process, kid.status, kid.restarts, kid.spec.kind, supervises))
         return places
@@ -106,6 +111,8 @@ def _walk_to(system: System, path: str) -> Iterator[_Place]:
     yield place
     for part in [part for part in path.split("/") if part]:
         children = place.children()
+        if place.process is root:
+            children += [mounted for child in children if child.mounts_at_root() for mounted in child.children()]
         found = next((child for child in children if child.id == part), None)
         if found is None:
             known = ", ".join(child.id for child in children) or "nothing"
