@@ -47,6 +47,8 @@ F_DEAD: Final = 64
 F_STRICT: Final = 128
 F_STOPPING: Final = 256
 """A stop is queued: a suspended process takes it all the same."""
+F_UNBORN: Final = 512
+"""It constructs itself in its first slot, from `birth`."""
 
 NO_MAIL: Final[deque[Message]] = deque(maxlen=0)
 """Stands for the mailbox of an actor that has had no mail, or is dead. Never appended to: `limit` is 0."""
@@ -58,6 +60,7 @@ class Process:
     __slots__ = (
         "actor",
         "answering",
+        "birth",
         "blueprint",
         "context",
         "control",
@@ -94,6 +97,8 @@ class Process:
         self.label = label
         """Its id within its parent; `/` for the root; the whole path once it is dead."""
         self.actor: Behaviour | None = None
+        self.birth: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        """Arguments of an actor that is to construct itself."""
         self.parent: Process | None = None
         self.mailbox: deque[Message] = NO_MAIL
         self.limit = 0

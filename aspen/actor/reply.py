@@ -181,3 +181,8 @@ class Notice(Reply[R_co]):
     """
 
     __slots__ = ()
+
+
+UNAWAITED: Final[Reply[Any]] = Reply(cast(Any, None), NEVER_NS)
+"""Stands for the reply of a start that nobody awaits. Done already, so that an answer changes nothing."""
+UNAWAITED.resolve(None)

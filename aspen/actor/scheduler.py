@@ -32,6 +32,7 @@ from aspen.actor.process import (
     F_STOPPING,
     F_STRICT,
     F_SUSPENDED,
+    F_UNBORN,
     F_URGENT,
     IDLE,
     PARKED,
@@ -196,7 +197,10 @@ class Scheduler:
                 if process.waiting_on is None:
                     self._step(process, task)
                 if process.wake == QUEUED:
-                    self._end_slot(process)
+                    if process.waiting_on is not None and not process.flags:
+                        process.wake = PARKED
+                    else:
+                        self._end_slot(process)
                 continue
             mailbox = process.mailbox
             count = 0
@@ -239,7 +243,12 @@ class Scheduler:
                     raise
                 self._handler_raised(process, error, message)
             if process.wake == QUEUED:
-                self._end_slot(process)
+                if process.flags or process.task is not None:
+                    self._end_slot(process)
+                elif mailbox:
+                    queue.append(process)
+                else:
+                    process.wake = IDLE
 
     def _end_slot(self, process: Process) -> None:
         if process.flags & (F_CONTROL | F_URGENT) and (process.task is None or process.flags & F_CONTROL):
@@ -279,6 +288,13 @@ class Scheduler:
         if process.flags & F_EXITING:
             process.wake = PARKED
             return False
+        if process.flags & F_UNBORN:
+            system.construct_itself(process)
+            if process.wake == DEAD:
+                return False
+            if process.flags & F_CONTROL:
+                self.queue.append(process)
+                return False
         if process.flags & F_SUSPENDED and process.starting is None:
             if not process.flags & F_STOPPING:
                 process.wake = PARKED
@@ -334,6 +350,9 @@ class Scheduler:
         debug = process.debug
         if debug is not None:
             self.system.observe(process, debug, "receive", message, None)
+        elif name == STOP and reply is None:
+            self.system.end(process, args[0], terminate=True)
+            return
         try:
             if reply is not None:
                 process.answering = reply

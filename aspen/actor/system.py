@@ -28,6 +28,8 @@ from aspen.actor.process import (
     F_EXITING,
     F_IDLE,
     F_STRICT,
+    F_UNBORN,
+    F_URGENT,
     NO_MAIL,
     QUEUED,
     Debug,
@@ -35,7 +37,7 @@ from aspen.actor.process import (
     Process,
 )
 from aspen.actor.refs import make_ref
-from aspen.actor.reply import NEVER_NS, Notice, Reply
+from aspen.actor.reply import NEVER_NS, UNAWAITED, Notice, Reply
 from aspen.actor.scheduler import Scheduler
 from aspen.actor.sending import no_proc, put_stop, put_urgent
 from aspen.actor.task import HandlerTask
@@ -62,6 +64,7 @@ from aspen.types import (
 
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, System] = weakref.WeakKeyDictionary()
 _by_identity: weakref.WeakValueDictionary[tuple[str, int], System] = weakref.WeakValueDictionary()
+_latest: Callable[[], System | None] = lambda: None  # noqa: E731 -- a weak reference to nothing
 
 TERMINATE = "terminate"
 
@@ -108,7 +111,8 @@ class System:
         }
         self._serial = 0
         self._monitor = 0
-        _of_loop[ports.loop.asyncio] = self
+        self.loop = ports.loop.asyncio
+        _of_loop[self.loop] = self
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -129,7 +133,7 @@ class System:
         `__init__` and `init` have returned; None when that has already happened.
 
         With `at_once` the constructor runs now, in the name of the new process, while its creator is held;
-        otherwise in the process's own first slot.
+        otherwise in the process's own first slot, and what comes of it is told to nobody.
 
         Raises:
             UsageError: `cls` is no actor class.
@@ -149,9 +153,10 @@ class System:
         if link and parent is not None:
             self.link(parent, process)
         if not at_once:
-            process.starting = Reply(process, NEVER_NS)
-            put_urgent(process, INIT, ())
-            process.handlers = {**process.handlers, INIT: _construct_later(self, process, cls, args, kwargs)}
+            process.starting = UNAWAITED
+            process.birth = (args, kwargs or {})
+            process.flags |= F_UNBORN
+            self.scheduler.enqueue(process)
             return process
         try:
             self._construct(process, cls, args, kwargs)
@@ -167,6 +172,25 @@ class System:
             process.starting = Reply(process, NEVER_NS)
             put_urgent(process, INIT, ())
         return process
+
+    def construct_itself(self, process: Process) -> None:
+        """The first thing that a process does which was made with `at_once=False`."""
+        process.flags &= ~F_UNBORN
+        (args, kwargs), process.birth = process.birth or ((), {}), None
+        try:
+            self._construct(process, process.blueprint.cls, args, kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._start_ended(process, error)
+            return
+        if process.blueprint.has_init:
+            if process.urgent is None:
+                process.urgent = deque()
+            process.urgent.appendleft((INIT, (), None))
+            process.flags |= F_URGENT
+        else:
+            process.starting = None
 
     def _construct(
         self, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
@@ -448,8 +472,9 @@ class System:
         process.answering = None
         if task is not None:
             self._drop_task(process, task)
-        extra, process.extra = process.extra, None
+        extra = process.extra
         if extra is not None:
+            process.extra = None
             for give_up in extra.names:
                 give_up()
             for timer in tuple(extra.timers):
@@ -457,27 +482,36 @@ class System:
             for deferred in extra.deferred:
                 deferred.fail(self._failed(process, reason))
         self.table.pop(process.serial, None)
-        starting, process.starting = process.starting, None
-        if starting is not None and not starting.done_:
-            starting.fail(StartFailed(_why_not_started(process, reason), reason))
-        links, process.links = process.links, None
-        for linked in sorted(links or (), key=_serial):
-            self.signal(linked, "exit", (process, reason, True))
-        watchers, process.watchers = process.watchers, None
-        for number, watcher in (watchers or {}).items():
-            if isinstance(watcher, Reply):
-                watcher.resolve(reason)
-            else:
-                self.signal(watcher, "down", (number, process.pid, reason))
-        monitoring, process.monitoring = process.monitoring, None
-        for number, target in (monitoring or {}).items():
-            if target.watchers is not None:
-                target.watchers.pop(number, None)
-        for name, args, reply in (*(urgent or ()), *mailbox):
-            if reply is not None:
-                reply.fail(no_proc(process, name) if name != STOP else self._failed(process, reason))
-            elif name not in (INFO, STOP, IDLE_TIMEOUT):
-                self.dead_letter(process, "noproc", (name, *args))
+        starting = process.starting
+        if starting is not None:
+            process.starting = process.birth = None
+            if not starting.done_:
+                starting.fail(StartFailed(_why_not_started(process, reason), reason))
+        links = process.links
+        if links is not None:
+            process.links = None
+            for linked in sorted(links, key=_serial):
+                self.signal(linked, "exit", (process, reason, True))
+        watchers = process.watchers
+        if watchers is not None:
+            process.watchers = None
+            for number, watcher in watchers.items():
+                if isinstance(watcher, Reply):
+                    watcher.resolve(reason)
+                else:
+                    self.signal(watcher, "down", (number, process.pid, reason))
+        monitoring = process.monitoring
+        if monitoring is not None:
+            process.monitoring = None
+            for number, target in monitoring.items():
+                if target.watchers is not None:
+                    target.watchers.pop(number, None)
+        if urgent or mailbox:
+            for name, args, reply in (*(urgent or ()), *mailbox):
+                if reply is not None:
+                    reply.fail(no_proc(process, name) if name != STOP else self._failed(process, reason))
+                elif name not in (INFO, STOP, IDLE_TIMEOUT):
+                    self.dead_letter(process, "noproc", (name, *args))
         for signal, signal_args in control or ():
             if signal == "run":
                 signal_args[1].fail(no_proc(process, "sys"))
@@ -637,33 +671,25 @@ def system_of_loop() -> System:
     Raises:
         UsageError: the loop runs no node.
     """
+    global _latest  # noqa: PLW0603 -- a cache of one: a process seldom runs more than one node
     try:
-        system = _of_loop.get(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         system = None
+    else:
+        system = _latest()
+        if system is not None and system.loop is loop:
+            return system
+        system = _of_loop.get(loop)
     if system is None:
         raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.node.run() or aspen.sim")
+    _latest = weakref.ref(system)
     return system
 
 
 def system_of(pid: Pid) -> System | None:
     """The system of that node incarnation, when it is in this OS process."""
     return _by_identity.get((pid.node, pid.boot))
-
-
-def _construct_later(
-    system: System, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> Callable[..., Any]:
-    def construct(_: object) -> Any:
-        process.handlers = process.blueprint.handlers
-        system._construct(process, cls, args, kwargs)
-        assert_started = process.actor
-        if process.blueprint.has_init and assert_started is not None:
-            return assert_started.init()
-        system._start_ended(process, None)
-        return None
-
-    return construct
 
 
 def _serial(process: Process) -> int:
