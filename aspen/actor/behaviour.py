@@ -97,6 +97,10 @@ classes: weakref.WeakValueDictionary[str, type[Behaviour]] = weakref.WeakValueDi
 """Every actor class that is defined, by `module:QualName`: how a reference from outside finds its class."""
 
 
+context_class: type[Context]
+"""Put here by `aspen.actor.context`, which needs this module; an import at each `self.ctx` would be slow."""
+
+
 class Behaviour:
     """The least that the kernel needs of an actor. Write actors with `aspen.Actor`, not with this."""
 
@@ -119,9 +123,7 @@ class Behaviour:
     @property
     def ctx(self) -> Context:
         """The actor's hold on the kernel: its pid, links, monitors, timers. Not for other actors."""
-        from aspen.actor.context import Context
-
-        return Context(self._process)
+        return context_class(self._process)
 
     async def init(self) -> None:
         """The second, asynchronous half of the start; `start()` returns when it has. For subclasses."""

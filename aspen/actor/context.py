@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aspen.actor import behaviour
 from aspen.actor.behaviour import CONTINUE, INFO
 from aspen.actor.process import F_IDLE, Process
 from aspen.actor.refs import make_ref, process_of
@@ -242,3 +243,6 @@ class Every:
 def defer() -> Any:
     """Return it from a `@call` handler that answers later, through `ctx.reply_handle()`."""
     return DEFERRED
+
+
+behaviour.context_class = Context

@@ -97,7 +97,7 @@ class Process:
         self.label = label
         """Its id within its parent; `/` for the root; the whole path once it is dead."""
         self.actor: Behaviour | None = None
-        self.birth: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.birth: tuple[tuple[Any, ...], dict[str, Any] | None] | None = None
         """Arguments of an actor that is to construct itself."""
         self.parent: Process | None = None
         self.mailbox: deque[Message] = NO_MAIL

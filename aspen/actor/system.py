@@ -154,7 +154,7 @@ class System:
             self.link(parent, process)
         if not at_once:
             process.starting = UNAWAITED
-            process.birth = (args, kwargs or {})
+            process.birth = (args, kwargs)
             process.flags |= F_UNBORN
             self.scheduler.enqueue(process)
             return process
@@ -176,7 +176,7 @@ class System:
     def construct_itself(self, process: Process) -> None:
         """The first thing that a process does which was made with `at_once=False`."""
         process.flags &= ~F_UNBORN
-        (args, kwargs), process.birth = process.birth or ((), {}), None
+        (args, kwargs), process.birth = process.birth or ((), None), None
         try:
             self._construct(process, process.blueprint.cls, args, kwargs)
         except KeyboardInterrupt:
@@ -226,6 +226,12 @@ class System:
             starting.resolve(make_ref(process))
             return
         reason = error.reason if isinstance(error, Stop) else error
+        if starting is UNAWAITED:
+            if isinstance(error, Ignore):
+                reason = NORMAL
+            self._report(process, reason, (INIT, (), None))
+            self._unstarted(process, reason)
+            return
         if isinstance(error, Ignore):
             failure: BaseException = error
             reason = NORMAL
