@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from heapq import heapify, heappop, heappush
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from aspen import limits
 from aspen.actor.process import (
@@ -41,7 +41,7 @@ from aspen.actor.process import (
     Process,
 )
 from aspen.actor.behaviour import STOP
-from aspen.actor.reply import NEVER_NS, Notice, Reply
+from aspen.actor.reply import NEVER_NS, Answer, Notice, Reply
 from aspen.actor.sending import current_process, no_proc, waits_for
 from aspen.actor.task import HandlerTask
 from aspen.errors import CallCycle, NotEncodable
@@ -105,6 +105,7 @@ class Scheduler:
         "_timer",
         "_timer_ns",
         "_timers_kept",
+        "aio",
         "armed",
         "choose",
         "current",
@@ -120,6 +121,7 @@ class Scheduler:
     def __init__(self, system: System, choose: Callable[[deque[Process]], None] | None = None) -> None:
         self.system = system
         self.loop: Loop = system.ports.loop
+        self.aio = self.loop.asyncio
         self.mono_ns = system.ports.clock.mono_ns
         self.now_ns = self.mono_ns()
         self.queue: deque[Process] = deque()
@@ -212,15 +214,26 @@ class Scheduler:
                 pop = mailbox.popleft
                 while mailbox:
                     name, args, reply = message = pop()
-                    if reply is None:
+                    if reply is not None:
+                        process.answering = reply
+                    # A call with its arguments written out is inlined by the interpreter; one with `*args` is not.
+                    arity = len(args)
+                    if arity == 1:
+                        (first,) = args
+                        result = handlers[name](actor, first)
+                    elif arity == 2:
+                        first, second = args
+                        result = handlers[name](actor, first, second)
+                    elif arity == 0:
+                        result = handlers[name](actor)
+                    else:
                         result = handlers[name](actor, *args)
+                    if reply is None:
                         if result is not None and type(result) is coroutine:
                             self._begin(process, result, message)
                             if process.task is not None:
                                 break
                     else:
-                        process.answering = reply
-                        result = handlers[name](actor, *args)
                         if type(result) is coroutine:
                             self._begin(process, result, message)
                             if process.task is not None:
@@ -388,12 +401,12 @@ class Scheduler:
 
     def _step(self, process: Process, task: HandlerTask) -> None:
         """Runs the handler until it awaits something that is not there yet, or ends."""
-        loop = self.loop.asyncio
+        loop = self.aio
         coro = task.coro
         run = task.context.run
         while True:
             error = task.take_throw() if (task.throw is not None or task._must_cancel) else None
-            enter_task(loop, cast(Any, task))
+            enter_task(loop, task)  # type: ignore[arg-type]  # a task of our own kind; cast() would be a call
             try:
                 awaited = run(coro.send, None) if error is None else run(coro.throw, error)
             except StopIteration as stop:
@@ -403,12 +416,13 @@ class Scheduler:
                 self._ended_by(process, task, raised)
                 return
             finally:
-                leave_task(loop, cast(Any, task))
-            if type(awaited) is Reply or type(awaited) is Notice:
+                leave_task(loop, task)  # type: ignore[arg-type]  # as above
+            kind = type(awaited)
+            if kind is Answer or kind is Notice or kind is Reply:
                 if awaited.done_:
                     continue
                 callee = awaited.callee
-                if callee.waiting_on is not None and type(awaited) is Reply and waits_for(callee, process):
+                if callee.waiting_on is not None and kind is not Notice and waits_for(callee, process):
                     awaited.fail(CallCycle(f"{process.path} and {callee.path} wait for each other"))
                     continue
                 if task._must_cancel:
