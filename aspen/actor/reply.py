@@ -180,7 +180,7 @@ class Answer(Reply[R_co]):
     the rest of the send. The method sets what `Reply.__init__` does, all of it."""
 
     __slots__ = ()
-    __init__ = object.__init__  # type: ignore[assignment]  # takes no arguments, and runs no bytecode
+    __init__ = object.__init__  # takes no arguments, and runs no bytecode
 
 
 class Notice(Reply[R_co]):
