@@ -100,6 +100,7 @@ class Scheduler:
     """Runs the processes of one system. Everything here happens on the loop's thread."""
 
     __slots__ = (
+        "_context",
         "_heap",
         "_sequence",
         "_timer",
@@ -130,6 +131,8 @@ class Scheduler:
         self.current: Process | None = None
         self.turn = 0
         self.choose = choose
+        self._context = copy_context()
+        """What handlers see of context variables: those of the node's start, not those of whoever woke the loop."""
         self._heap: list[tuple[int, int, TimerEntry]] = []
         self._sequence = 0
         self._timers_kept = _TIMERS_KEPT_MIN
@@ -164,7 +167,7 @@ class Scheduler:
 
     def _run_turn(self) -> None:
         try:
-            self._drain()
+            self._context.copy().run(self._drain)
         finally:
             self.current = None
             self.armed = False
@@ -499,7 +502,7 @@ class Scheduler:
         heap = self._heap
         now = self.mono_ns()
         while heap and heap[0][0] <= now and not self.stopped:
-            heappop(heap)[2].fire()
+            self._context.copy().run(heappop(heap)[2].fire)
         while heap and not heap[0][2].pending:
             heappop(heap)
         self._timer = None

@@ -688,7 +688,7 @@ def system_of_loop() -> System:
             return system
         system = _of_loop.get(loop)
     if system is None:
-        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.node.run() or aspen.sim")
+        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.run(main()) or aspen.sim")
     _latest = weakref.ref(system)
     return system
 

@@ -128,12 +128,9 @@ async def connected(settings: Settings, target: str) -> AsyncIterator[NodeClient
         server_key = curve_public_z85(node_id)
     except ValueError as error:
         raise UsageError(f"{target}: {error}") from None
-    async with await ControlClient.connect(address, server_key, user.curve_secret_z85) as channel:
-        client = NodeClient(channel)
-        try:
-            yield client
-        finally:
-            await client.close()
+    channel = await ControlClient.connect(address, server_key, user.curve_secret_z85)
+    async with NodeClient(channel, on_notice=lambda text: click.echo(text, err=True)) as client:
+        yield client
 
 
 def locate(directory: Path, target: str) -> tuple[str, str]:

@@ -42,6 +42,7 @@ DEFAULT_FILE = "aspen.toml"
 @click.pass_obj
 def run(
     shared: Settings,
+    /,
     application: str,
     words: tuple[str, ...],
     file: Path | None,

@@ -58,6 +58,7 @@ class Node:
         *,
         boot: int = 1,
         node_id: str = "",
+        process_id: int = 0,
         curve_secret_z85: str = "",
         authorize: Callable[[str], TrustEntry | None] = lambda key: None,
         set_log_level: Callable[[str], None] = lambda level: None,
@@ -68,6 +69,7 @@ class Node:
         self.node_config = config.named(names[0] if names else "aspen")
         self.name = self.node_config.name
         self.node_id = node_id
+        self.process_id = process_id
         self.plan = tuple(plan)
         self.curve_secret_z85 = curve_secret_z85
         self.authorize = authorize
@@ -220,6 +222,7 @@ class Node:
         return {
             "name": self.name,
             "node_id": self.node_id,
+            "pid": self.process_id,
             "address": self.address,
             "boot": self.system.boot,
             "aspen": aspen.__version__,

@@ -33,11 +33,33 @@ class TreeNode:
     queue: int
     restarts: int
     children: tuple[TreeNode, ...] = ()
+    hidden: int = 0
+    """Children that are not among `children`, because `places_max` was reached."""
 
 
-def tree(system: System, path: str = "/") -> TreeNode:
-    """The tree below `path`. Raises NoSuchChild when there is nothing there."""
-    return _node(list(_walk_to(system, path))[-1])
+def tree(system: System, path: str = "/", places_max: int | None = None) -> TreeNode:
+    """The tree below `path`, at most so many places of it, those near the top first.
+
+    Raises:
+        NoSuchChild: there is nothing at `path`.
+    """
+    top = list(_walk_to(system, path))[-1]
+    below: dict[str, list[_Place]] = {}
+    hidden: dict[str, int] = {}
+    left = None if places_max is None else places_max - 1
+    level = [top]
+    while level:
+        deeper: list[_Place] = []
+        for place in level:
+            children = place.children()
+            if left is not None:
+                hidden[place.path] = max(0, len(children) - left)
+                children = children[:left]
+                left -= len(children)
+            below[place.path] = children
+            deeper += children
+        level = deeper
+    return _node(top, below, hidden)
 
 
 def resolve(system: System, path: str) -> Process:
@@ -121,7 +143,7 @@ def _walk_to(system: System, path: str) -> Iterator[_Place]:
         yield place
 
 
-def _node(place: _Place) -> TreeNode:
+def _node(place: _Place, below: dict[str, list[_Place]], hidden: dict[str, int]) -> TreeNode:
     process = place.process
     return TreeNode(
         path=place.path,
@@ -134,5 +156,6 @@ def _node(place: _Place) -> TreeNode:
         waits_for=waits_for(process) if process is not None else "",
         queue=queue_length(process) if process is not None else 0,
         restarts=place.restarts,
-        children=tuple(_node(child) for child in place.children()),
+        children=tuple(_node(child, below, hidden) for child in below[place.path]),
+        hidden=hidden.get(place.path, 0),
     )
