@@ -40,6 +40,9 @@ SHUTDOWN_S = 5.0
 EXIT_CLEANUP_S = 5.0
 """How long a handler that an exit signal cancelled may go on cleaning up, before it is killed."""
 
+CLOSE_TRIES_MAX = 16
+"""Awaits in `finally` blocks that are passed over in a handler that is killed, before it is left to the collector."""
+
 CALL_CHAIN_MAX = 256
 """Callers followed when looking for a call cycle."""
 

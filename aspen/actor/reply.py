@@ -17,11 +17,15 @@ from aspen.errors import CallTimeout, UsageError
 if TYPE_CHECKING:
     from aspen.actor.process import Process
     from aspen.actor.scheduler import TimerEntry
+    from aspen.actor.task import HandlerTask
 
 R_co = TypeVar("R_co", covariant=True)
 
 NEVER_NS: Final = (1 << 63) - 1
 """A deadline that does not come."""
+
+FOREVER_NS: Final = NEVER_NS // 2
+"""The timeout of a call without one. Deadlines from here on have no timer."""
 
 
 class Reply(Generic[R_co]):
@@ -37,6 +41,7 @@ class Reply(Generic[R_co]):
         "deadline",
         "done_",
         "error",
+        "owner",
         "timer",
         "value",
         "waiter",
@@ -83,6 +88,9 @@ class Reply(Generic[R_co]):
             timer: TimerEntry | None = self.timer
             if timer is not None:
                 timer.cancel()
+            owner: HandlerTask | None = self.owner
+            if owner is not None and owner.pending is not None:
+                owner.pending.pop(self, None)
             loop = self.get_loop()
             for callback, context in callbacks:
                 loop.call_soon(callback, self, context=context)
@@ -153,11 +161,22 @@ class Reply(Generic[R_co]):
         if self.done_:
             self.get_loop().call_soon(callback, self, context=context)
             return
+        # Imported here: it is above this module, and only asyncio's own ways of waiting come by.
+        from aspen.actor.waiting import break_cycle, handler_in_progress
+
+        scheduler = self.callee.sched
         if self.callbacks is None:
             self.callbacks = []
-            scheduler = self.callee.sched
-            self.timer = scheduler.timer_at(self.deadline, self.expire) if self.deadline < NEVER_NS else None
+            self.owner: HandlerTask | None = None
+            self.timer = scheduler.timer_at(self.deadline, self.expire) if self.deadline < FOREVER_NS else None
         self.callbacks.append((callback, context))
+        owner = handler_in_progress(scheduler)
+        if owner is not None and len(self.callbacks) == 1:
+            self.owner = owner
+            if owner.pending is None:
+                owner.pending = {}
+            owner.pending[self] = None
+            break_cycle(self, owner.process)
 
     def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
         """Takes `callback` out; returns how often it was in."""
@@ -166,6 +185,8 @@ class Reply(Generic[R_co]):
         kept = [entry for entry in self.callbacks if entry[0] != callback]
         removed = len(self.callbacks) - len(kept)
         self.callbacks[:] = kept
+        if not kept and self.owner is not None and self.owner.pending is not None:
+            self.owner.pending.pop(self, None)
         return removed
 
     def set_result(self, result: object) -> None:

@@ -22,6 +22,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from aspen import limits
+from aspen.actor.behaviour import STOP
 from aspen.actor.process import (
     DEAD,
     F_CONTROL,
@@ -40,11 +41,11 @@ from aspen.actor.process import (
     Message,
     Process,
 )
-from aspen.actor.behaviour import STOP
-from aspen.actor.reply import NEVER_NS, Answer, Notice, Reply
-from aspen.actor.sending import current_process, no_proc, waits_for
+from aspen.actor.reply import FOREVER_NS, NEVER_NS, Answer, Notice, Reply
+from aspen.actor.sending import no_proc
 from aspen.actor.task import HandlerTask
-from aspen.errors import CallCycle, NotEncodable
+from aspen.actor.waiting import break_cycle, current_handler, current_process
+from aspen.errors import NotEncodable
 
 if TYPE_CHECKING:
     from aspen.actor.system import System
@@ -131,8 +132,10 @@ class Scheduler:
         self.current: Process | None = None
         self.turn = 0
         self.choose = choose
+        # Turns and timers run in this context, not in that of whoever happened to ask for them first.
         self._context = copy_context()
-        """What handlers see of context variables: those of the node's start, not those of whoever woke the loop."""
+        self._context.run(current_process.set, None)
+        self._context.run(current_handler.set, None)
         self._heap: list[tuple[int, int, TimerEntry]] = []
         self._sequence = 0
         self._timers_kept = _TIMERS_KEPT_MIN
@@ -145,7 +148,7 @@ class Scheduler:
         """Asks the loop for a turn."""
         if not self.armed and not self.stopped:
             self.armed = True
-            self.loop.call_soon(self._run_turn)
+            self._context.run(self.loop.call_soon, self._run_turn)
 
     def enqueue(self, process: Process) -> None:
         """Makes a process runnable that is neither queued nor dead."""
@@ -167,12 +170,26 @@ class Scheduler:
 
     def _run_turn(self) -> None:
         try:
-            self._context.copy().run(self._drain)
+            self._drain()
+        except BaseException as error:
+            self._turn_raised(error)
+            raise
         finally:
             self.current = None
             self.armed = False
             if self.queue:
                 self.arm()
+
+    def _turn_raised(self, error: BaseException) -> None:
+        """Puts back the process whose slot did not end in order; a fault of the kernel's own ends that process, so
+        that it is not met again at every turn."""
+        process = self.current
+        if process is None or process.wake != QUEUED or process in self.queue:
+            return
+        if isinstance(error, Exception):
+            self.system.broken(process, error)
+        else:
+            self._end_slot(process)
 
     def _drain(self) -> None:
         queue = self.queue
@@ -241,7 +258,9 @@ class Scheduler:
                             self._begin(process, result, message)
                             if process.task is not None:
                                 break
-                        elif result is not DEFERRED and not reply.done_:
+                        elif result is DEFERRED:
+                            process.more().defer(reply)
+                        elif not reply.done_:
                             reply.value = result
                             reply._finish()
                         process.answering = None
@@ -361,13 +380,11 @@ class Scheduler:
     def _one(self, process: Process, message: Message) -> None:
         """Handles one message with everything that may be switched on."""
         name, args, reply = message
-        if reply is not None and reply.done_ and isinstance(reply.error, CallCycle):
-            return
         debug = process.debug
         if debug is not None:
             self.system.observe(process, debug, "receive", message, None)
         elif name == STOP and reply is None:
-            self.system.end(process, args[0], terminate=True)
+            self.system.stopped(process, message)  # what raising `Stop` comes to, without the raise
             return
         try:
             if reply is not None:
@@ -378,7 +395,9 @@ class Scheduler:
                 if process.task is not None:
                     return
             elif reply is not None:
-                if result is not DEFERRED:
+                if result is DEFERRED:
+                    process.more().defer(reply)
+                else:
                     if debug is not None:
                         self.system.observe(process, debug, "reply", message, result)
                     reply.resolve(self.system.checked(result) if process.flags & F_STRICT else result)
@@ -388,9 +407,9 @@ class Scheduler:
 
     def _handler_raised(self, process: Process, error: BaseException, message: Message) -> None:
         process.answering = None
+        self.system.handler_raised(process, error, message)
         if isinstance(error, KeyboardInterrupt):
             raise error
-        self.system.handler_raised(process, error, message)
 
     # -- async handlers ---------------------------------------------------------------------------------
 
@@ -399,7 +418,9 @@ class Scheduler:
         if context is None:
             context = process.context = copy_context()
             context.run(current_process.set, process)
-        task = process.task = HandlerTask(process, coro, message, context.copy())
+        context = context.copy()
+        task = process.task = HandlerTask(process, coro, message, context)
+        context.run(current_handler.set, task)
         self._step(process, task)
 
     def _step(self, process: Process, task: HandlerTask) -> None:
@@ -409,26 +430,34 @@ class Scheduler:
         run = task.context.run
         while True:
             error = task.take_throw() if (task.throw is not None or task._must_cancel) else None
+            finished, ended = False, None
             enter_task(loop, task)  # type: ignore[arg-type]  # a task of our own kind; cast() would be a call
             try:
                 awaited = run(coro.send, None) if error is None else run(coro.throw, error)
             except StopIteration as stop:
-                self._finished(process, task, stop.value)
-                return
+                finished, awaited = True, stop.value
             except BaseException as raised:
-                self._ended_by(process, task, raised)
-                return
+                ended = raised
             finally:
                 leave_task(loop, task)  # type: ignore[arg-type]  # as above
+            # Only now: what follows an end may step the next coroutine, `terminate`.
+            if finished:
+                self._finished(process, task, awaited)
+                return
+            if ended is not None:
+                try:
+                    self._ended_by(process, task, ended)
+                finally:
+                    del ended  # its traceback holds this frame
+                return
             kind = type(awaited)
             if kind is Answer or kind is Notice or kind is Reply:
                 if awaited.done_:
                     continue
                 callee = awaited.callee
-                if callee.waiting_on is not None and kind is not Notice and waits_for(callee, process):
-                    awaited.fail(CallCycle(f"{process.path} and {callee.path} wait for each other"))
-                    continue
-                if task._must_cancel:
+                if callee.waiting_on is not None and kind is not Notice:
+                    break_cycle(awaited, process)
+                if awaited.done_ or task._must_cancel:
                     continue
                 if awaited.waiter is None:
                     awaited.waiter = process
@@ -443,8 +472,11 @@ class Scheduler:
                 self.loop.call_soon(lambda: task._wakeup(task))
                 return
             if getattr(awaited, "_asyncio_future_blocking", None):
-                task.wait_for(awaited)
-                return
+                if awaited.get_loop() is loop:
+                    task.wait_for(awaited)
+                    return
+                task.throw = RuntimeError(f"a handler awaited {awaited!r}, which belongs to another event loop")
+                continue
             task.throw = RuntimeError(f"a handler awaited {awaited!r}, which asyncio cannot await")
 
     def _finished(self, process: Process, task: HandlerTask, value: object) -> None:
@@ -452,7 +484,9 @@ class Scheduler:
         process.task = None
         process.answering = None
         reply = task.reply
-        if reply is not None and value is not DEFERRED:
+        if reply is not None and value is DEFERRED:
+            process.more().defer(reply)
+        elif reply is not None:
             if process.debug is not None:
                 self.system.observe(process, process.debug, "reply", task.message, value)
             try:
@@ -466,15 +500,11 @@ class Scheduler:
         task.finish()
         process.task = None
         process.answering = None
+        if process.wake != DEAD:
+            cancelled = process.flags & F_EXITING and isinstance(error, CancelledError)
+            self.system.handler_ended(process, task, None if cancelled else error)
         if isinstance(error, KeyboardInterrupt):
             raise error
-        if process.wake == DEAD:
-            return
-        if process.flags & F_EXITING and isinstance(error, CancelledError):
-            error_to_report = None
-        else:
-            error_to_report = error
-        self.system.handler_ended(process, task, error_to_report)
 
     # -- time --------------------------------------------------------------------------------------------
 
@@ -489,7 +519,7 @@ class Scheduler:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_ns = at_ns
-            self._timer = self.loop.call_at(at_ns, self._run_timers)
+            self._timer = self._context.run(self.loop.call_at, at_ns, self._run_timers)
         return entry
 
     def _forget_cancelled(self) -> None:
@@ -501,19 +531,23 @@ class Scheduler:
     def _run_timers(self) -> None:
         heap = self._heap
         now = self.mono_ns()
-        while heap and heap[0][0] <= now and not self.stopped:
-            self._context.copy().run(heappop(heap)[2].fire)
-        while heap and not heap[0][2].pending:
-            heappop(heap)
-        self._timer = None
-        self._timer_ns = NEVER_NS
-        if heap and not self.stopped:
-            self._timer_ns = heap[0][0]
-            self._timer = self.loop.call_at(heap[0][0], self._run_timers)
+        # Timers that are made by those that run now wait for the loop's next turn, however soon they are due.
+        last = self._sequence
+        self._timer, self._timer_ns = None, -1
+        try:
+            while heap and heap[0][0] <= now and heap[0][1] <= last and not self.stopped:
+                heappop(heap)[2].fire()
+        finally:
+            while heap and not heap[0][2].pending:
+                heappop(heap)
+            self._timer_ns = NEVER_NS
+            if heap and not self.stopped:
+                self._timer_ns = heap[0][0]
+                self._timer = self._context.run(self.loop.call_at, heap[0][0], self._run_timers)
 
     def _sweep_at(self, process: Process, at_ns: int) -> None:
         """Looks at the process's deadline at `at_ns`: one timer a process, not one a call."""
-        if at_ns >= NEVER_NS // 4 * 3:
+        if at_ns >= FOREVER_NS:
             return
         process.sweep_at = at_ns
         self.timer_at(at_ns, lambda: self._sweep(process, at_ns))
