@@ -24,7 +24,7 @@ from aspen.limits import (
 )
 from aspen.otp.actor import Actor, cast, info
 from aspen.otp.starting import Child
-from aspen.otp.supervisor import Kid
+from aspen.otp.parent import Kid
 from aspen.shell.control import NodeControl
 from aspen.shell.evaluate import Evaluator
 from aspen.shell.line import Line, failure_of
