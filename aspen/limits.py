@@ -23,6 +23,10 @@ SLOT_MS_MAX = 2
 TURN_MS_MAX = 10
 """Milliseconds for which the run queue is drained before the event loop polls its sockets."""
 
+TURN_SLOTS_MAX = 1_024
+"""Slots after which a turn ends all the same: virtual time stands still within a turn, and no other bound would end one
+in which an actor keeps itself busy."""
+
 STALL_MS = 100
 """A handler that holds the loop this long is reported with its stack."""
 

@@ -93,6 +93,7 @@ class TimerEntry:
 _TIMERS_KEPT_MIN: Final = 1_024
 _TURN_NS: Final = limits.TURN_MS_MAX * 1_000_000
 _SLOT_NS: Final = limits.SLOT_MS_MAX * 1_000_000
+_TURN_SLOTS: Final = limits.TURN_SLOTS_MAX
 _CLOCK_MASK: Final = limits.SLOT_CLOCK_EVERY_MESSAGES - 1
 _SLOT_MESSAGES: Final = limits.SLOT_MESSAGES_MAX
 
@@ -205,7 +206,7 @@ class Scheduler:
             slots += 1
             if not slots & _CLOCK_MASK:
                 now = self.now_ns = mono_ns()
-                if now > turn_end:
+                if now > turn_end or slots > _TURN_SLOTS:
                     break
             if choose is not None:
                 choose(queue)
