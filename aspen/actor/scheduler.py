@@ -103,6 +103,7 @@ class Scheduler:
         "_context",
         "_heap",
         "_sequence",
+        "_slots_max",
         "_timer",
         "_timer_ns",
         "_timers_kept",
@@ -129,6 +130,7 @@ class Scheduler:
         self.current: Process | None = None
         self.turn = 0
         self.choose = choose
+        self._slots_max = limits.TURN_SLOTS_MAX if choose is None else limits.SIM_TURN_SLOTS_MAX
         # Turns and timers run in this context, not in that of whoever happened to ask for them first.
         self._context = copy_context()
         self._context.run(current_process.set, None)
@@ -196,13 +198,13 @@ class Scheduler:
         now = self.now_ns = mono_ns()
         turn_end = now + _TURN_NS
         self.turn += 1
-        slots = 0
+        slots, slots_max = 0, self._slots_max
         coroutine = CoroutineType
         while queue:
             slots += 1
             if not slots & _CLOCK_MASK:
                 now = self.now_ns = mono_ns()
-                if now > turn_end:
+                if now > turn_end or slots > slots_max:
                     break
             if choose is not None:
                 choose(queue)
