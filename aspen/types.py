@@ -153,5 +153,6 @@ class SupervisorReport:
     supervisor: str
     child: str
     event: str
-    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown` or `stopped`."""
+    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown`, `stopped`, or, of an application,
+    `callback_failed`."""
     reason: str

@@ -115,6 +115,8 @@ class Behaviour:
     mailbox_max: ClassVar[int] = limits.MAILBOX_MESSAGES_MAX
     """Messages that may wait; a call beyond fails with `Overloaded`, a cast becomes a dead letter."""
     blueprint: ClassVar[Blueprint]
+    _context_class: ClassVar[type[Context]]
+    """Put here by `aspen.actor.context`, which needs this module; an import at each `self.ctx` would be slow."""
     _process: Process
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -127,9 +129,7 @@ class Behaviour:
     @property
     def ctx(self) -> Context:
         """The actor's hold on the kernel: its pid, links, monitors, timers. Not for other actors."""
-        from aspen.actor.context import Context
-
-        return Context(self._process)
+        return self._context_class(self._process)
 
     async def init(self) -> None:
         """The second, asynchronous half of the start; `start()` returns when it has. For subclasses."""

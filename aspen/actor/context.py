@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aspen.actor.behaviour import CONTINUE, INFO
+from aspen.actor.behaviour import CONTINUE, INFO, Behaviour
 from aspen.actor.process import DEAD, F_IDLE, Process
 from aspen.actor.refs import make_ref, process_of
 from aspen.actor.reply import Reply
@@ -253,3 +253,6 @@ def _ns(seconds: float, what: str, least: int) -> int:
 def defer() -> Any:
     """Return it from a `@call` handler that answers later, through `ctx.reply_handle()`."""
     return DEFERRED
+
+
+Behaviour._context_class = Context

@@ -47,6 +47,8 @@ F_DEAD: Final = 64
 F_STRICT: Final = 128
 F_STOPPING: Final = 256
 """A stop is queued: a suspended process takes it all the same."""
+F_UNBORN: Final = 512
+"""It constructs itself in its first slot, from `birth`."""
 
 DEFERRED_KEPT_MIN: Final = 64
 
@@ -60,6 +62,7 @@ class Process:
     __slots__ = (
         "actor",
         "answering",
+        "birth",
         "blueprint",
         "context",
         "control",
@@ -96,6 +99,8 @@ class Process:
         self.label = label
         """Its id within its parent; `/` for the root; the whole path once it is dead."""
         self.actor: Behaviour | None = None
+        self.birth: tuple[tuple[Any, ...], dict[str, Any] | None] | None = None
+        """Arguments of an actor that is to construct itself."""
         self.parent: Process | None = None
         self.mailbox: deque[Message] = NO_MAIL
         self.limit = 0

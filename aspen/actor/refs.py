@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from aspen.actor.behaviour import APPLY, Behaviour, Blueprint, HandlerSpec, signature_of
 from aspen.actor.process import Process
-from aspen.actor.reply import FOREVER_NS, Reply
+from aspen.actor.reply import FOREVER_NS, Answer
 from aspen.errors import UsageError
 from aspen.types import Pid
 
@@ -162,7 +162,11 @@ def {name}(self{params}):
     answering = caller.answering
     if answering is not None and answering.deadline < deadline:
         deadline = answering.deadline
-    reply = Reply(p, deadline)
+    reply = Answer()
+    reply.callee = p
+    reply.deadline = deadline
+    reply.done_ = False
+    reply.waiter = reply.error = reply.callbacks = None
     mailbox.append(({handler!r}, {args}, reply))
     if not p.wake:
         p.wake = 1
@@ -187,7 +191,7 @@ _TEMPLATE_NAMES: Final = frozenset(
         "reply",
         "answering",
         "len",
-        "Reply",
+        "Answer",
         "send_slow",
         "call_slow",
         "call_urgent",
@@ -211,7 +215,7 @@ def _make_ref_class(blueprint: Blueprint, base: type[R], suffix: str) -> type[R]
 
 def _method(spec: HandlerSpec, sending: Any) -> Callable[..., Any]:
     scope: dict[str, Any] = {
-        "Reply": Reply,
+        "Answer": Answer,
         "call_slow": sending.call_slow,
         "call_urgent": sending.call_urgent,
         "send_slow": sending.send_slow,

@@ -51,13 +51,14 @@ class Reply(Generic[R_co]):
         self.callee = callee
         self.deadline = deadline
         self.done_ = False
+        self.value: R_co
         self.waiter: Process | None = None
         self.error: BaseException | None = None
         self.callbacks: list[tuple[Callable[[Any], object], Context | None]] | None = None
 
     # -- the callee's side --------------------------------------------------------------------
 
-    def resolve(self, value: object) -> None:
+    def resolve(self, value: Any) -> None:
         """Answers; does nothing when it is already done."""
         if not self.done_:
             self.value = value
@@ -107,7 +108,7 @@ class Reply(Generic[R_co]):
             yield self
         if self.error is not None:
             raise self.error
-        return cast(R_co, self.value)
+        return self.value
 
     __iter__ = __await__
 
@@ -145,7 +146,7 @@ class Reply(Generic[R_co]):
             raise asyncio.InvalidStateError("the call has no result yet; await it")
         if self.error is not None:
             raise self.error
-        return cast(R_co, self.value)
+        return self.value
 
     def exception(self) -> BaseException | None:
         """The error, or None when there is a value."""
@@ -195,6 +196,14 @@ class Reply(Generic[R_co]):
     set_exception = set_result
 
 
+class Answer(Reply[R_co]):
+    """The reply that a generated ref method makes, and fills in itself: a Python `__init__` costs as much as
+    the rest of the send. The method sets what `Reply.__init__` does, all of it."""
+
+    __slots__ = ()
+    __init__ = object.__init__  # takes no arguments, and runs no bytecode
+
+
 class Notice(Reply[R_co]):
     """What the kernel itself tells of an actor: its exit reason, or what `sys` asked for.
 
@@ -202,3 +211,8 @@ class Notice(Reply[R_co]):
     """
 
     __slots__ = ()
+
+
+UNAWAITED: Final[Reply[Any]] = Reply(cast(Any, None), NEVER_NS)
+"""Stands for the reply of a start that nobody awaits. Done already, so that an answer changes nothing."""
+UNAWAITED.resolve(None)

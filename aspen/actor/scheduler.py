@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from heapq import heapify, heappop, heappush
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from aspen import limits
 from aspen.actor.behaviour import STOP
@@ -33,6 +33,7 @@ from aspen.actor.process import (
     F_STOPPING,
     F_STRICT,
     F_SUSPENDED,
+    F_UNBORN,
     F_URGENT,
     IDLE,
     PARKED,
@@ -40,7 +41,7 @@ from aspen.actor.process import (
     Message,
     Process,
 )
-from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice, Reply
+from aspen.actor.reply import FOREVER_NS, NEVER_NS, Answer, Notice, Reply
 from aspen.actor.sending import no_proc
 from aspen.actor.task import HandlerTask
 from aspen.actor.waiting import break_cycle, current_handler, current_process
@@ -107,6 +108,7 @@ class Scheduler:
         "_timer",
         "_timer_ns",
         "_timers_kept",
+        "aio",
         "armed",
         "choose",
         "current",
@@ -122,6 +124,7 @@ class Scheduler:
     def __init__(self, system: System, choose: Callable[[deque[Process]], None] | None = None) -> None:
         self.system = system
         self.loop: Loop = system.ports.loop
+        self.aio = self.loop.asyncio
         self.mono_ns = system.ports.clock.mono_ns
         self.now_ns = self.mono_ns()
         self.queue: deque[Process] = deque()
@@ -218,7 +221,10 @@ class Scheduler:
                 if process.waiting_on is None:
                     self._step(process, task)
                 if process.wake == QUEUED:
-                    self._end_slot(process)
+                    if process.waiting_on is not None and not process.flags:
+                        process.wake = PARKED
+                    else:
+                        self._end_slot(process)
                 continue
             mailbox = process.mailbox
             count = 0
@@ -230,15 +236,26 @@ class Scheduler:
                 pop = mailbox.popleft
                 while mailbox:
                     name, args, reply = message = pop()
-                    if reply is None:
+                    if reply is not None:
+                        process.answering = reply
+                    # A call with its arguments written out is inlined by the interpreter; one with `*args` is not.
+                    arity = len(args)
+                    if arity == 1:
+                        (first,) = args
+                        result = handlers[name](actor, first)
+                    elif arity == 2:
+                        first, second = args
+                        result = handlers[name](actor, first, second)
+                    elif arity == 0:
+                        result = handlers[name](actor)
+                    else:
                         result = handlers[name](actor, *args)
+                    if reply is None:
                         if result is not None and type(result) is coroutine:
                             self._begin(process, result, message)
                             if process.task is not None:
                                 break
                     else:
-                        process.answering = reply
-                        result = handlers[name](actor, *args)
                         if type(result) is coroutine:
                             self._begin(process, result, message)
                             if process.task is not None:
@@ -263,7 +280,12 @@ class Scheduler:
                     raise
                 self._handler_raised(process, error, message)
             if process.wake == QUEUED:
-                self._end_slot(process)
+                if process.flags or process.task is not None:
+                    self._end_slot(process)
+                elif mailbox:
+                    queue.append(process)
+                else:
+                    process.wake = IDLE
 
     def _end_slot(self, process: Process) -> None:
         if process.flags & (F_CONTROL | F_URGENT) and (process.task is None or process.flags & F_CONTROL):
@@ -303,6 +325,13 @@ class Scheduler:
         if process.flags & F_EXITING:
             process.wake = PARKED
             return False
+        if process.flags & F_UNBORN:
+            system.construct_itself(process)
+            if process.wake == DEAD:
+                return False
+            if process.flags & F_CONTROL:
+                self.queue.append(process)
+                return False
         if process.flags & F_SUSPENDED and process.starting is None:
             if not process.flags & F_STOPPING:
                 process.wake = PARKED
@@ -356,6 +385,9 @@ class Scheduler:
         debug = process.debug
         if debug is not None:
             self.system.observe(process, debug, "receive", message, None)
+        elif name == STOP and reply is None:
+            self.system.stopped(process, message)  # what raising `Stop` comes to, without the raise
+            return
         try:
             if reply is not None:
                 process.answering = reply
@@ -395,13 +427,13 @@ class Scheduler:
 
     def _step(self, process: Process, task: HandlerTask) -> None:
         """Runs the handler until it awaits something that is not there yet, or ends."""
-        loop = self.loop.asyncio
+        loop = self.aio
         coro = task.coro
         run = task.context.run
         while True:
             error = task.take_throw() if (task.throw is not None or task._must_cancel) else None
             finished, ended = False, None
-            enter_task(loop, cast(Any, task))
+            enter_task(loop, task)  # type: ignore[arg-type]  # a task of our own kind; cast() would be a call
             try:
                 awaited = run(coro.send, None) if error is None else run(coro.throw, error)
             except StopIteration as stop:
@@ -409,7 +441,7 @@ class Scheduler:
             except BaseException as raised:
                 ended = raised
             finally:
-                leave_task(loop, cast(Any, task))
+                leave_task(loop, task)  # type: ignore[arg-type]  # as above
             # Only now: what follows an end may step the next coroutine, `terminate`.
             if finished:
                 self._finished(process, task, awaited)
@@ -420,11 +452,12 @@ class Scheduler:
                 finally:
                     del ended  # its traceback holds this frame
                 return
-            if type(awaited) is Reply or type(awaited) is Notice:
+            kind = type(awaited)
+            if kind is Answer or kind is Notice or kind is Reply:
                 if awaited.done_:
                     continue
                 callee = awaited.callee
-                if callee.waiting_on is not None and type(awaited) is Reply:
+                if callee.waiting_on is not None and kind is not Notice:
                     break_cycle(awaited, process)
                 if awaited.done_ or task._must_cancel:
                     continue

@@ -50,6 +50,12 @@ def send_slow(process: Process, name: str, args: tuple[Any, ...]) -> None:
         process.system.dead_letter(process, refused, (name, *args))
 
 
+def send_unbounded(process: Process, name: str, args: tuple[Any, ...]) -> None:
+    """Sends a cast that is not refused by a full mailbox: for timers that have one message in it at most."""
+    if _admit(process, ())[0] != "noproc":
+        _enqueue(process, name, args, None)
+
+
 def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
     """Sends a call; a refusal is an error in the reply that it returns."""
     caller = blocked_by(process.sched)

@@ -28,6 +28,8 @@ from aspen.actor.process import (
     F_EXITING,
     F_IDLE,
     F_STRICT,
+    F_UNBORN,
+    F_URGENT,
     NO_MAIL,
     QUEUED,
     Debug,
@@ -35,7 +37,7 @@ from aspen.actor.process import (
     Process,
 )
 from aspen.actor.refs import make_ref
-from aspen.actor.reply import NEVER_NS, Notice, Reply
+from aspen.actor.reply import NEVER_NS, UNAWAITED, Notice, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
 from aspen.actor.sending import no_proc, put_stop, put_urgent
 from aspen.actor.task import HandlerTask
@@ -62,6 +64,7 @@ from aspen.types import (
 
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, System] = weakref.WeakKeyDictionary()
 _by_identity: weakref.WeakValueDictionary[tuple[str, int], System] = weakref.WeakValueDictionary()
+_latest: Callable[[], System | None] = lambda: None  # noqa: E731 -- a weak reference to nothing
 
 TERMINATE = "terminate"
 
@@ -111,7 +114,8 @@ class System:
         }
         self._serial = 0
         self._monitor = 0
-        _of_loop[ports.loop.asyncio] = self
+        self.loop = ports.loop.asyncio
+        _of_loop[self.loop] = self
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ class System:
         `__init__` and `init` have returned; None when that has already happened.
 
         With `at_once` the constructor runs now, in the name of the new process, while its creator is held;
-        otherwise in the process's own first slot.
+        otherwise in the process's own first slot, and what comes of it is told to nobody.
 
         Raises:
             UsageError: `cls` is no actor class, or the parent to link to has ended.
@@ -154,9 +158,10 @@ class System:
         if link and parent is not None:
             self.link(parent, process)
         if not at_once:
-            process.starting = Reply(process, NEVER_NS)
-            put_urgent(process, INIT, ())
-            process.handlers = {**process.handlers, INIT: _construct_later(self, process, cls, args, kwargs)}
+            process.starting = UNAWAITED
+            process.birth = (args, kwargs)
+            process.flags |= F_UNBORN
+            self.scheduler.enqueue(process)
             return process
         try:
             self._construct(process, cls, args, kwargs)
@@ -176,6 +181,25 @@ class System:
             if process.urgent is not None:
                 process.urgent.rotate(1)  # before what the constructor put there with `continue_`
         return process
+
+    def construct_itself(self, process: Process) -> None:
+        """The first thing that a process does which was made with `at_once=False`."""
+        process.flags &= ~F_UNBORN
+        (args, kwargs), process.birth = process.birth or ((), None), None
+        try:
+            self._construct(process, process.blueprint.cls, args, kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._start_ended(process, error)
+            return
+        if process.blueprint.has_init:
+            if process.urgent is None:
+                process.urgent = deque()
+            process.urgent.appendleft((INIT, (), None))
+            process.flags |= F_URGENT
+        else:
+            process.starting = None
 
     def _construct(
         self, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
@@ -216,6 +240,12 @@ class System:
             starting.resolve(make_ref(process))
             return
         reason = error.reason if isinstance(error, Stop) else error
+        if starting is UNAWAITED:
+            if isinstance(error, Ignore):
+                reason = NORMAL
+            self._report(process, reason, (INIT, (), None))
+            self._unstarted(process, reason)
+            return
         if isinstance(error, Ignore):
             failure: BaseException = error
             reason = NORMAL
@@ -419,6 +449,12 @@ class System:
         self._report(process, error, message)
         self.end(process, error, terminate=True)
 
+    def stopped(self, process: Process, message: Message) -> None:
+        """Ends a process as `message` orders, a stop without a reply."""
+        reason = message[1][0]
+        self._report(process, reason, message)
+        self.end(process, reason, terminate=True)
+
     def handler_ended(self, process: Process, task: HandlerTask, error: BaseException | None) -> None:
         """An async handler has ended, by `error` or in order."""
         if process.wake == DEAD:
@@ -467,32 +503,41 @@ class System:
         process.answering = None
         if task is not None:
             self._drop_task(process, task)
-        extra, process.extra = process.extra, None
+        extra = process.extra
         if extra is not None:
+            process.extra = None
             self._tell(extra.names)
             for timer in tuple(extra.timers):
                 timer.cancel()
             for deferred in extra.deferred:
                 deferred.fail(self._failed(process, reason))
         self.table.pop(process.serial, None)
-        starting, process.starting = process.starting, None
-        if starting is not None and not starting.done_:
-            failure = StartFailed(_why_not_started(process, reason), reason)
-            failure.__cause__ = reason if isinstance(reason, BaseException) else None
-            starting.fail(failure)
-        links, process.links = process.links, None
-        for linked in sorted(links or (), key=_serial):
-            self.signal(linked, "exit", (process, reason, True))
-        watchers, process.watchers = process.watchers, None
-        for number, watcher in (watchers or {}).items():
-            if isinstance(watcher, Reply):
-                watcher.resolve(reason)
-            else:
-                self.signal(watcher, "down", (number, process.pid, reason))
-        monitoring, process.monitoring = process.monitoring, None
-        for number, target in (monitoring or {}).items():
-            if target.watchers is not None:
-                target.watchers.pop(number, None)
+        starting = process.starting
+        if starting is not None:
+            process.starting = process.birth = None
+            if not starting.done_:
+                failure = StartFailed(_why_not_started(process, reason), reason)
+                failure.__cause__ = reason if isinstance(reason, BaseException) else None
+                starting.fail(failure)
+        links = process.links
+        if links is not None:
+            process.links = None
+            for linked in sorted(links, key=_serial):
+                self.signal(linked, "exit", (process, reason, True))
+        watchers = process.watchers
+        if watchers is not None:
+            process.watchers = None
+            for number, watcher in watchers.items():
+                if isinstance(watcher, Reply):
+                    watcher.resolve(reason)
+                else:
+                    self.signal(watcher, "down", (number, process.pid, reason))
+        monitoring = process.monitoring
+        if monitoring is not None:
+            process.monitoring = None
+            for number, target in monitoring.items():
+                if target.watchers is not None:
+                    target.watchers.pop(number, None)
         for name, args, reply in urgent or ():
             if reply is not None:
                 reply.fail(no_proc(process, name))
@@ -684,33 +729,25 @@ def system_of_loop() -> System:
     Raises:
         UsageError: the loop runs no node.
     """
+    global _latest  # noqa: PLW0603 -- a cache of one: a process seldom runs more than one node
     try:
-        system = _of_loop.get(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         system = None
+    else:
+        system = _latest()
+        if system is not None and system.loop is loop:
+            return system
+        system = _of_loop.get(loop)
     if system is None:
-        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.node.run() or aspen.sim")
+        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.run(main()) or aspen.sim")
+    _latest = weakref.ref(system)
     return system
 
 
 def system_of(pid: Pid) -> System | None:
     """The system of that node incarnation, when it is in this OS process."""
     return _by_identity.get((pid.node, pid.boot))
-
-
-def _construct_later(
-    system: System, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> Callable[..., Any]:
-    def construct(_: object) -> Any:
-        process.handlers = process.blueprint.handlers
-        system._construct(process, cls, args, kwargs)
-        assert_started = process.actor
-        if process.blueprint.has_init and assert_started is not None:
-            return assert_started.init()
-        system._start_ended(process, None)
-        return None
-
-    return construct
 
 
 def _serial(process: Process) -> int:

@@ -150,7 +150,7 @@ async def dead_letters(settings: Settings, node: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 @on_loop
-async def stop(settings: Settings, node: str, timeout: float, as_json: bool) -> None:  # noqa: ASYNC109 -- an option
+async def stop(settings: Settings, node: str, timeout: float, as_json: bool) -> None:
     """Stops NODE in order, and waits until it has ended."""
     async with connected(settings, node) as client:
         name = (await client.request("info"))["name"]
