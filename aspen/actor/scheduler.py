@@ -215,6 +215,8 @@ class Scheduler:
             self.current = process
             if process.flags:
                 if not self._special(process):
+                    if self.now_ns > turn_end:
+                        break
                     continue
             task = process.task
             if task is not None:
@@ -286,6 +288,8 @@ class Scheduler:
                     queue.append(process)
                 else:
                     process.wake = IDLE
+            if slot_end and now > turn_end:
+                break
 
     def _end_slot(self, process: Process) -> None:
         if process.flags & (F_CONTROL | F_URGENT) and (process.task is None or process.flags & F_CONTROL):
@@ -376,8 +380,10 @@ class Scheduler:
                 return
             if process.flags & (F_CONTROL | F_SUSPENDED | F_EXITING):
                 return
-            if count & _CLOCK_MASK == _CLOCK_MASK and self.mono_ns() > slot_end:
-                return
+            if count & _CLOCK_MASK == _CLOCK_MASK:
+                now = self.now_ns = self.mono_ns()
+                if now > slot_end:
+                    return
 
     def _one(self, process: Process, message: Message) -> None:
         """Handles one message with everything that may be switched on."""

@@ -263,7 +263,9 @@ def test_exits_raised_within_handlers() -> None:
     over_seeds(main)
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Ignore(), asyncio.CancelledError(), StopIteration(1)])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), GeneratorExit(), Ignore(), asyncio.CancelledError(), StopIteration(1)]
+)
 @pytest.mark.parametrize("sync", [True, False])
 def test_exits_of_every_kind_of_exception_end_the_actor_only(error: BaseException, sync: bool) -> None:
     class Raiser(Actor):

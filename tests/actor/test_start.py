@@ -8,7 +8,21 @@ from typing import Any
 
 import pytest
 
-from aspen import Actor, Ignore, NoProc, StartFailed, Stop, call, cast, exit_reason, kill, spawn, start, start_link, whereis
+from aspen import (
+    Actor,
+    Ignore,
+    NoProc,
+    StartFailed,
+    Stop,
+    call,
+    cast,
+    exit_reason,
+    kill,
+    spawn,
+    start,
+    start_link,
+    whereis,
+)
 from aspen.actor import System, make_ref
 from aspen.errors import AlreadyRegistered, UsageError
 from puppets import Boom, Puppet, over_seeds, reports, settle
