@@ -65,7 +65,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
         {"pathlib", "polling"},
-        "the command line is the edge: it takes paths as arguments, and a remote node can only be asked again and again",
+        "the command line is the edge: it takes paths as arguments, and a remote node can only be asked over and over",
     ),
 }
 """Exceptions: a file or folder, what it may use, and why."""
@@ -94,7 +94,7 @@ def _touches(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Call):
         called = ast.unparse(node.func)
         for banned in BANNED_CALLS:
-            if called == banned or called.endswith(f".{banned}") and "." in banned:
+            if called == banned or (called.endswith(f".{banned}") and "." in banned):
                 yield banned
         if isinstance(node.func, ast.Attribute) and node.func.attr in BANNED_METHODS:
             yield node.func.attr

@@ -7,10 +7,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from puppets import Boom, Puppet, ended, over_seeds, reports, settle
 
 from aspen import Actor, ActorFailed, CallCycle, CallTimeout, NoProc, call, cast, defer, kill, start, stop, whereis
 from aspen.actor import Reply, System
-from puppets import Boom, Puppet, ended, over_seeds, reports, settle
 
 
 class Server(Actor):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from puppets import Boom, over_seeds
 
 from aspen import (
     Actor,
@@ -35,7 +36,6 @@ from aspen import (
 from aspen.actor import System, make_ref
 from aspen.errors import AlreadyRegistered, CallError
 from aspen.types import describe_reason
-from puppets import Boom, over_seeds
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "erlang" / "outcomes.json").read_text())
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from puppets import Boom, Puppet, over_seeds, settle
 
-from aspen import ActorFailed, Actor, call, cast, kill, start
+from aspen import Actor, ActorFailed, call, cast, kill, start
 from aspen.actor import System
 from aspen.limits import DEAD_LETTERS_KEPT_MAX, REPORT_TEXT_CHARS_MAX
-from puppets import Boom, Puppet, over_seeds, settle
 
 
 class Vault(Actor):
@@ -66,7 +66,7 @@ def test_errors_carry_the_remote_cause() -> None:
             await outer.relay()
         assert isinstance(failed.value.__cause__, ActorFailed)
         assert isinstance(failed.value.__cause__.__cause__, Boom)
-        first, second = system.crashes
+        _first, second = system.crashes
         assert "Boom: wrong code 7" in second.traceback
         assert "in open" in second.traceback, "the remote traceback is part of it"
 

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from puppets import TERMINATED, Boom, Puppet, ended, over_seeds, reports, settle
 
 from aspen import Actor, Exit, Ignore, Shutdown, Stop, call, cast, exit, kill, start, stop
 from aspen.actor import System
 from aspen.errors import ActorFailed
 from aspen.types import is_benign
-from puppets import TERMINATED, Boom, Puppet, ended, over_seeds, reports, settle
 
 
 @pytest.mark.parametrize("reason", ["normal", "shutdown", Shutdown("full"), Shutdown(), None])

@@ -7,11 +7,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from puppets import TERMINATED, Puppet, ended, over_seeds, settle
 
 from aspen import Actor, Down, Stop, call, cast, kill, start, stop, sys
 from aspen.actor import System
 from aspen.errors import NoProc
-from puppets import TERMINATED, Puppet, ended, over_seeds, settle
 
 
 class Flooded(Actor):

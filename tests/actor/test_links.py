@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from puppets import Boom, Puppet, ended, over_seeds, reports, settle
 
 from aspen import Exit, Shutdown, kill, start
 from aspen.actor import System
-from puppets import Boom, Puppet, ended, over_seeds, reports, settle
 
 
 async def _linked(trap_a: bool, trap_b: bool) -> tuple[Any, Any]:

@@ -4,12 +4,12 @@ the control lane is exempt; `Unbounded` is opt-in."""
 from __future__ import annotations
 
 import pytest
+from puppets import ended, over_seeds
 
 from aspen import UNBOUNDED, Actor, call, cast, kill, start, sys
 from aspen.actor import System
 from aspen.errors import Overloaded, UsageError
 from aspen.limits import MAILBOX_MESSAGES_MAX
-from puppets import ended, over_seeds
 
 
 class Small(Actor):

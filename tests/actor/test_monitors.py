@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from puppets import Boom, Puppet, ended, over_seeds, settle
 
 from aspen import Down, Shutdown, kill, start, sys, whereis
 from aspen.actor import System
-from puppets import Boom, Puppet, ended, over_seeds, settle
 
 
 @pytest.mark.parametrize("reason", ["normal", "shutdown", "bad", Shutdown(3)])

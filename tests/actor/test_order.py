@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from puppets import Puppet, over_seeds, settle
+
 from aspen import Actor, call, cast, start
 from aspen.actor import System
-from puppets import Puppet, over_seeds, settle
 
 
 class Sender(Actor):

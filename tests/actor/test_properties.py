@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from puppets import STEPS_MAX, Puppet, clean_up, settle
 
 from aspen import Down, Exit, exit, kill, start
 from aspen.actor import System
 from aspen.sim import World
-from puppets import STEPS_MAX, Puppet, clean_up, settle
 
 ACTORS = 4
 REASONS = ["normal", "shutdown", "bad"]

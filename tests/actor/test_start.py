@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from puppets import Boom, Puppet, over_seeds, reports, settle
 
 from aspen import (
     Actor,
@@ -25,7 +26,6 @@ from aspen import (
 )
 from aspen.actor import System, make_ref
 from aspen.errors import AlreadyRegistered, UsageError
-from puppets import Boom, Puppet, over_seeds, reports, settle
 
 
 class Starter(Actor):

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from puppets import Boom, ended, over_seeds, reports, settle
 
 from aspen import Actor, Stop, call, cast, kill, start, stop
 from aspen.actor import System, make_ref
-from puppets import Boom, ended, over_seeds, reports, settle
 
 
 class Mortal(Actor):

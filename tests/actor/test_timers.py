@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from puppets import Boom, ended, over_seeds, reports, settle
 
 from aspen import Actor, IdleTimeout, call, cast, kill, start
 from aspen.actor import System
 from aspen.errors import UsageError
 from aspen.limits import SLOT_MESSAGES_MAX
 from aspen.sim import World
-from puppets import Boom, ended, over_seeds, reports, settle
 
 
 class Clockwork(Actor):
