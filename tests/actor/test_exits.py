@@ -1,4 +1,5 @@
-"""exits: `normal`, `shutdown`, `shutdown(term)` are benign: no crash report; and what an exit signal does to handlers."""
+"""exits: `normal`, `shutdown`, `shutdown(term)` are benign: no crash report; and what an exit signal does to
+handlers."""
 
 from __future__ import annotations
 
