@@ -240,7 +240,7 @@ def test_permanent_transient_temporary_for_every_reason(world, system, script, r
 
     async def main():
         sup = await top(system, make([spec]))
-        system.end(at(system, "/top/a"), reason, terminate=True)  # as a handler's `raise Stop(reason)` does
+        await stop(ref_at(system, "/top/a"), reason)  # as a handler's `raise Stop(reason)` does
         await settle()
         kids = await sup.which_children()
         if restarted:
