@@ -18,6 +18,7 @@ Failure: an exception in `prep_stop` or `stop` is reported and changes nothing e
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -95,9 +96,33 @@ class ApplicationInfo:
 class Applications(Parent):
     """Starts, watches and stops the applications of a node."""
 
-    def __init__(self, on_ended: Callable[[str, object], object] | None = None) -> None:
+    mounts_at_root: ClassVar[bool] = True
+    """The paths of applications begin at the root: `/shop`, not `/apps/shop`."""
+
+    def __init__(
+        self,
+        on_ended: Callable[[str, object], object] | None = None,
+        plan: Sequence[tuple[type[Application], Kind, Mapping[str, Mapping[str, Any]]]] = (),
+    ) -> None:
+        """`on_ended(name, reason)` is called when an application has ended whose end is the node's.
+
+        `plan` holds the applications that it starts itself, each with its kind and the settings of it and its
+        dependencies by name.
+        """
         self._running: dict[str, _Running] = {}
         self._on_ended = on_ended
+        self._plan = tuple(plan)
+
+    async def init(self) -> None:
+        """Starts the planned applications in order. When one fails, those before it are stopped."""
+        try:
+            for app, kind, settings in self._plan:
+                await self._start_with_dependencies(app, settings, kind)
+        except GeneratorExit:
+            raise  # Killed: no time to wait; the trees learn by their links.
+        except BaseException:
+            await self.terminate("start failed")
+            raise
 
     @call(timeout=None, raises=RAISES, urgent=True)
     async def start_application(
@@ -116,6 +141,11 @@ class Applications(Parent):
             StartFailed, AlreadyRegistered, Ignore: its tree did not start; those started for it are stopped again.
             UsageError: a setting it does not know, a circle of dependencies, two applications of one name.
         """
+        return await self._start_with_dependencies(app, {**(envs or {}), app.name: env or {}}, kind)
+
+    async def _start_with_dependencies(
+        self, app: type[Application], settings: Mapping[str, Mapping[str, Any]], kind: Kind
+    ) -> list[str]:
         started: list[str] = []
         try:
             for member in order_of(app):
@@ -123,11 +153,10 @@ class Applications(Parent):
                 if running is not None:
                     _check_same(running.app, member)
                 else:
-                    settings = (env if member is app else (envs or {}).get(member.name)) or {}
-                    await self._start_application(member, settings, kind)
+                    await self._start_application(member, settings.get(member.name, {}), kind)
                     started.append(member.name)
-        except GeneratorExit:
-            raise  # Killed: no time to wait; the trees learn by their links.
+        except (CancelledError, GeneratorExit):
+            raise  # Ending: `terminate` stops them, or they learn by their links.
         except BaseException:
             for name in reversed(started):
                 await self._end(name)
@@ -202,8 +231,14 @@ class Applications(Parent):
         if not isinstance(spec, Child):
             raise UsageError(f"{app.__qualname__}.start() returned {spec!r}; return child(Supervisor, ...)")
         kid = Kid(spec.opts(id=app.name, shutdown=INFINITY if spec.shutdown is None else spec.shutdown))
-        await self._start_kid(kid, f"/{app.name}")
         self._running[app.name] = _Running(instance, kind, kid, tuple(d.name for d in app.dependencies))
+        try:
+            await self._start_kid(kid, f"/{app.name}")
+        except (CancelledError, GeneratorExit):
+            raise  # It stays on record, for `terminate` to stop.
+        except BaseException:
+            del self._running[app.name]
+            raise
 
     async def _end(self, name: str) -> None:
         running = self._running[name]

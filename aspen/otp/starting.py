@@ -109,7 +109,10 @@ async def start(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
         StartFailed: `__init__` or `init` raised; that is the cause.
         Ignore: it asked not to run.
     """
-    return cast(A, await start_child(child(cls, *args, **kwargs)))
+    process = system_of_loop().spawn(cast(type[Behaviour], cls), args, kwargs or None)
+    if process.starting is not None:
+        return cast(A, await process.starting)
+    return cast(A, make_ref(process))
 
 
 async def start_link(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
@@ -122,8 +125,7 @@ def spawn(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
 
     What it raises there is a crash report and the end of the actor; messages sent meanwhile wait.
     """
-    system, _ = _here()
-    process = system.spawn(cast(type[Behaviour], cls), args, cast("dict[str, Any]", kwargs), at_once=False)
+    process = system_of_loop().spawn(cast(type[Behaviour], cls), args, kwargs or None, at_once=False)
     return cast(A, make_ref(process))
 
 
