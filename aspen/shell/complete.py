@@ -26,6 +26,7 @@ log = logging.getLogger("aspen.shell")
 _NOTHING: Final = object()
 _LINE_CHARS_MAX: Final = 2_000
 """Characters before the cursor that are looked at."""
+_META_CHARS_MAX: Final = 120
 _DOTTED = re.compile(r"(?:^|[^\w.\"')\]])((?:[^\W\d]\w*\.)*)(\w*)$")
 _OF_REF = re.compile(r"""\b(?:ref|whereis)\(\s*(["'])([^"']+)\1\s*\)\.(\w*)$""")
 
@@ -158,7 +159,25 @@ def _dict_of(value: object) -> Mapping[str, Any]:
 
 def _handlers(blueprint: Any) -> Iterator[Item]:
     for spec in blueprint.specs.values():
-        yield spec.name, f"{signature_of(spec.fn)} @{'call' if spec.is_call else 'cast'}"
+        yield spec.name, f"{_text_of(signature_of(spec.fn))} @{'call' if spec.is_call else 'cast'}"
+
+
+class _Bare(str):
+    """An annotation that shows itself without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _text_of(signature: inspect.Signature) -> str:
+    """The signature in one line, annotations that are strings without quotes."""
+    parameters = [
+        p.replace(annotation=_Bare(p.annotation)) if isinstance(p.annotation, str) else p
+        for p in signature.parameters.values()
+    ]
+    returns = signature.return_annotation
+    bare = _Bare(returns) if isinstance(returns, str) else returns
+    return str(inspect.Signature(parameters, return_annotation=bare))[:_META_CHARS_MAX]
 
 
 def _meta(value: object) -> str:
@@ -167,7 +186,7 @@ def _meta(value: object) -> str:
         value = value.__func__
     if inspect.isfunction(value) or inspect.ismethod(value):
         try:
-            return str(inspect.signature(value))[:120]
+            return _text_of(inspect.signature(value))
         except (TypeError, ValueError):
             return "function"
     if isinstance(value, ActorRef):
