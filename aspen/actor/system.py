@@ -495,7 +495,7 @@ class System:
             task.reply.fail(self._failed(process, process.exit_reason))
         task.finish()
         try:
-            task.coro.close()
+            task.context.run(task.coro.close)
         except BaseException as error:
             self._report(process, error, task.message)
 
