@@ -69,7 +69,7 @@ class DynamicSupervisor(Actor):
         try:
             await self._start(label, kid)
         except BaseException:
-            del self._kids[label]
+            self._kids.pop(label, None)
             raise
         return make_ref(kid.process) if kid.process is not None else None
 
