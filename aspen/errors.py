@@ -5,7 +5,7 @@ The docstrings tell neighbours apart and say whose fault each is:
 - the *caller's* (`UsageError`, `CallCycle`, `NotEncodable`, `ConfigError`): change the program;
 - *unavailable* (`CallTimeout`, `NoProc`, `NoConnection`, `Overloaded`): may be tried again, and only
   `NoProc` and `Overloaded` promise that the request was not executed;
-- the *callee's* (`ActorFailed`, `StartFailed`): its cause is the exception that was raised there;
+- the *callee's* (`ActorFailed`, `StartFailed`, `UnhandledEvent`): its cause is the exception that was raised there;
 - a *broken invariant* (`InvariantBroken`): a bug in Aspen; the actor that meets it crashes.
 """
 
@@ -83,6 +83,10 @@ class StartFailed(AspenError):
     def __init__(self, message: str, reason: object = None) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnhandledEvent(AspenError):
+    """A state machine does not handle this event in its current state. It ends, as for any other crash."""
 
 
 class AlreadyRegistered(AspenError):

@@ -40,8 +40,16 @@ SHUTDOWN_S = 5.0
 EXIT_CLEANUP_S = 5.0
 """How long a handler that an exit signal cancelled may go on cleaning up, before it is killed."""
 
+CLOSE_TRIES_MAX = 16
+"""Awaits in `finally` blocks that are passed over in a handler that is killed, before it is left to the collector."""
+
 CALL_CHAIN_MAX = 256
 """Callers followed when looking for a call cycle."""
+
+# -- nodes ----------------------------------------------------------------------------------
+
+NODE_STOP_S = 60.0
+"""How long a node's tree may take to stop in order before it is killed."""
 
 # -- supervision ----------------------------------------------------------------------------
 
@@ -74,6 +82,33 @@ OFFLOAD_THREADS_MAX = 8
 OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
+
+# -- behaviours -----------------------------------------------------------------------------
+
+POSTPONED_EVENTS_MAX = 4_096
+"""Events that one state machine may postpone, unless it names another bound."""
+
+INSERTED_EVENTS_MAX = 1_024
+"""Events that one handler of a state machine may raise with `next_event`."""
+
+MACHINE_TIMEOUTS_MAX = 1_024
+"""Timeouts of one state machine that run at once."""
+
+TASK_AWAIT_S = 5.0
+"""How long awaiting a task waits when no timeout is named (`Task.await/2` has the same)."""
+
+TASK_STREAM_CONCURRENCY_MAX = 10_000
+"""Tasks of one stream at once, the results that wait for their turn included."""
+
+EVENT_HANDLERS_MAX = 1_024
+"""Handlers of one event manager."""
+
+REGISTRY_ENTRIES_MAX = 1_000_000
+"""Entries of one registry."""
+
+PARTITIONS_DEFAULT = 8
+PARTITIONS_MAX = 1_024
+"""Copies of the child of one partition supervisor."""
 
 # -- bytes from outside ---------------------------------------------------------------------
 
@@ -163,6 +198,7 @@ _check(SLOT_MS_MAX <= TURN_MS_MAX < STALL_MS, "a fair turn is never a stall")
 _check(STALL_SAMPLE_MS * 2 <= STALL_MS, "the watchdog samples a stall at least twice")
 _check(STALL_MS < SHELL_BLOCK_MS, "a blocking evaluation is named before it is interrupted")
 _check(CONTROL_OUTPUT_BYTES_MAX < FRAME_BYTES_MAX, "output fits a frame")
+_check(SHUTDOWN_S < NODE_STOP_S, "a worker has its time before the node gives up")
 _check(CONTROL_REQUEST_BYTES_MAX < FRAME_BYTES_MAX, "the port takes every frame that a session takes")
 _check(CONTROL_FRAMES_WAITING_MAX >= CONTROL_REQUESTS_PER_CLIENT_MAX, "a client may ask all at once")
 _check(CONTROL_PING_S * 2 < CONTROL_LOST_S < CONTROL_SILENCE_S, "a ping that is late is no loss")
@@ -171,3 +207,5 @@ _check(SHELL_BLOCK_MS / 1_000 < CONTROL_SILENCE_S, "a client outwaits an evaluat
 _check(SHELL_REPR_CHARS_MAX * 4 + SHELL_TRACEBACK_CHARS_MAX * 4 < FRAME_BYTES_MAX, "a result fits a frame")
 _check(CONTROL_TREE_BYTES_MAX < FRAME_BYTES_MAX, "a tree fits a frame")
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
+_check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
+_check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")

@@ -100,6 +100,10 @@ class Offload(Protocol):
         """In a process of its own, killed when the awaiter is cancelled. `fn` is importable."""
         ...
 
+    def close(self) -> None:
+        """Takes no more work. Idempotent."""
+        ...
+
 
 class ControlPort(Protocol):
     """The bound port on which trusted clients reach the node: encrypted, authenticated frames.

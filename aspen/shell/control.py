@@ -22,6 +22,10 @@ class NodeControl(Protocol):
         """The node's actors."""
         ...
 
+    def bound(self, address: str) -> None:
+        """Hears where the control port is bound, each time that it is."""
+        ...
+
     def authorize(self, curve_key_z85: str) -> TrustEntry | None:
         """Whom a key belongs to, and what it may do now; None: nothing. Asked for each frame, so it is cheap."""
         ...

@@ -70,6 +70,7 @@ class ControlServer(Actor):
         )
         # Not in `terminate`, which a kill passes over: the next incarnation must find the address free.
         self._process.more().names.append(self._close)
+        control.bound(self._port.address)
 
     @call
     def address(self) -> str:

@@ -21,8 +21,8 @@ from aspen.limits import (
     CONTROL_REQUESTS_PER_CLIENT_MAX,
 )
 from aspen.otp.actor import Actor, cast, info
+from aspen.otp.parent import Kid
 from aspen.otp.starting import Child
-from aspen.otp.supervisor import Kid
 from aspen.shell.control import NodeControl
 from aspen.shell.evaluate import Evaluator, is_ending
 from aspen.shell.line import Line, failure_of
@@ -149,7 +149,7 @@ class ClientSession(Actor):
         self._authorized()
         self._line.send(Event(0, "ping", None))
         if self._line.lost:
-            log.info("the client %s is lost; %d requests end with it", self._line.key, len(self._running))
+            log.debug("the client %s is lost; %d requests end with it", self._line.key, len(self._running))
             self.ctx.stop(Shutdown("lost"))
         idle_s = (self.ctx.now_ns() - self._asked_ns) / 1e9
         if not self._running and idle_s > CONTROL_IDLE_S:

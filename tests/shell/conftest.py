@@ -41,6 +41,9 @@ class Control:
         self.stops: list[int] = []
         self.level = "INFO"
 
+    def bound(self, address: str) -> None:
+        self.address = address
+
     def authorize(self, curve_key_z85: str) -> TrustEntry | None:
         return self.trusted.get(curve_key_z85)
 
