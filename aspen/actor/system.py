@@ -116,6 +116,7 @@ class System:
         self._monitor = 0
         self.loop = ports.loop.asyncio
         _of_loop[self.loop] = self
+        _forget_latest()  # It may be an earlier system of this loop.
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -721,6 +722,11 @@ def abbreviate(value: object, chars_max: int = limits.REPORT_TEXT_CHARS_MAX) -> 
     except BaseException as error:
         return f"<repr of {type(value).__name__} raised {describe_reason(error)}>"
     return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text)} characters)"
+
+
+def _forget_latest() -> None:
+    global _latest  # noqa: PLW0603 -- the cache of system_of_loop
+    _latest = lambda: None  # noqa: E731 -- a dead weak reference
 
 
 def system_of_loop() -> System:

@@ -199,7 +199,7 @@ class _Shell:
                         return FAILED
                     held = ""
             if held.strip():
-                status = await self.evaluate(held)
+                status = await self.evaluate(f"{held}\n")
                 if status == "incomplete":
                     self._write("the input ends in the middle of a statement\n")
                 return OK if status == "ok" else FAILED
