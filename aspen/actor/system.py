@@ -86,6 +86,7 @@ class System(Bonds):
         self._serial = 0
         self.loop = ports.loop.asyncio
         _of_loop[self.loop] = self
+        _forget_latest()  # It may be an earlier system of this loop.
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -482,6 +483,11 @@ class System(Bonds):
         """Runs nothing more on this system."""
         self.scheduler.stop()
         _by_identity.pop((self.name, self.boot), None)
+
+
+def _forget_latest() -> None:
+    global _latest  # noqa: PLW0603 -- the cache of system_of_loop
+    _latest = lambda: None  # noqa: E731 -- a dead weak reference
 
 
 def system_of_loop() -> System:
