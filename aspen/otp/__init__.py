@@ -4,6 +4,8 @@ actor         Actor, @call, @cast, @info, Ref
 starting      child, start, whereis, stop, link, monitor
 state_machine StateMachine; states how its handlers are declared
 supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
+task          Task and TaskSupervisor, streams of tasks
+registry      Registry: actors under keys; partition PartitionSupervisor
 application   Application, and the actor that runs them
 sys           look into any actor, and change it while it runs
 tree          the supervision tree as data
@@ -13,6 +15,8 @@ from aspen.otp import sys
 from aspen.otp.actor import Actor, BoundCall, BoundCast, Call, Cast, Ref, call, cast, info
 from aspen.otp.application import Application, ApplicationInfo, Applications
 from aspen.otp.dynamic import DynamicSupervisor
+from aspen.otp.partition import PartitionName, PartitionSupervisor, partition_of
+from aspen.otp.registry import Entry, Registry, RegistryName
 from aspen.otp.restarting import ChildInfo
 from aspen.otp.starting import (
     BRUTAL_KILL,
@@ -38,6 +42,7 @@ from aspen.otp.starting import (
 from aspen.otp.state_machine import StateMachine
 from aspen.otp.states import EventTimeout, Internal, NamedTimeout, StateTimeout, enter, internal, on, state
 from aspen.otp.supervisor import Supervisor
+from aspen.otp.task import Failed, Ok, Task, TaskSupervisor, async_stream
 
 __all__ = [
     "BRUTAL_KILL",
@@ -53,13 +58,23 @@ __all__ = [
     "Child",
     "ChildInfo",
     "DynamicSupervisor",
+    "Entry",
     "EventTimeout",
+    "Failed",
     "Internal",
     "NamedTimeout",
+    "Ok",
+    "PartitionName",
+    "PartitionSupervisor",
     "Ref",
+    "Registry",
+    "RegistryName",
     "StateMachine",
     "StateTimeout",
     "Supervisor",
+    "Task",
+    "TaskSupervisor",
+    "async_stream",
     "call",
     "cast",
     "child",
@@ -75,6 +90,7 @@ __all__ = [
     "monitor",
     "offload",
     "on",
+    "partition_of",
     "spawn",
     "start",
     "start_child",
