@@ -147,5 +147,6 @@ class SupervisorReport:
     supervisor: str
     child: str
     event: str
-    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown` or `stopped`."""
+    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown`, `stopped`, or `handler_removed` from an
+    event manager."""
     reason: str

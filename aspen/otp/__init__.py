@@ -6,6 +6,7 @@ state_machine StateMachine; states how its handlers are declared
 supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
 task          Task and TaskSupervisor, streams of tasks
 registry      Registry: actors under keys; partition PartitionSupervisor
+event_manager EventManager: events and those who listen
 application   Application, and the actor that runs them
 sys           look into any actor, and change it while it runs
 tree          the supervision tree as data
@@ -15,6 +16,16 @@ from aspen.otp import sys
 from aspen.otp.actor import Actor, BoundCall, BoundCast, Call, Cast, Ref, call, cast, info
 from aspen.otp.application import Application, ApplicationInfo, Applications
 from aspen.otp.dynamic import DynamicSupervisor
+from aspen.otp.event_manager import (
+    REMOVE_HANDLER,
+    EventHandler,
+    EventManager,
+    HandlerGone,
+    HandlerStop,
+    Swap,
+    Swapped,
+    handler,
+)
 from aspen.otp.partition import PartitionName, PartitionSupervisor, partition_of
 from aspen.otp.registry import Entry, Registry, RegistryName
 from aspen.otp.restarting import ChildInfo
@@ -47,6 +58,7 @@ from aspen.otp.task import Failed, Ok, Task, TaskSupervisor, async_stream
 __all__ = [
     "BRUTAL_KILL",
     "INFINITY",
+    "REMOVE_HANDLER",
     "Actor",
     "Application",
     "ApplicationInfo",
@@ -59,8 +71,12 @@ __all__ = [
     "ChildInfo",
     "DynamicSupervisor",
     "Entry",
+    "EventHandler",
+    "EventManager",
     "EventTimeout",
     "Failed",
+    "HandlerGone",
+    "HandlerStop",
     "Internal",
     "NamedTimeout",
     "Ok",
@@ -72,6 +88,8 @@ __all__ = [
     "StateMachine",
     "StateTimeout",
     "Supervisor",
+    "Swap",
+    "Swapped",
     "Task",
     "TaskSupervisor",
     "async_stream",
@@ -82,6 +100,7 @@ __all__ = [
     "enter",
     "exit",
     "exit_reason",
+    "handler",
     "info",
     "internal",
     "is_alive",

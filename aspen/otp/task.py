@@ -457,7 +457,7 @@ async def _stream(
 
 
 async def _first_done(running: dict[int, _Running]) -> list[int]:
-    """Waits until one of these tasks has ended, and returns none; or until the time of some is over, and returns them."""
+    """Waits until one of these tasks has ended, or the time of some is over; returns those."""
     tasks = [one.task for one in running.values()]
     process = tasks[0]._process
     first: Reply[None] = Reply(process, min(one.due_ns for one in running.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -171,10 +172,8 @@ def test_shutdown_stops_a_task_and_spares_its_owner() -> None:
 
     async def stubborn() -> None:
         while True:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(1000)
-            except asyncio.CancelledError:
-                pass
 
     async def wait_for_stubborn(owner: Owner) -> Any:
         task = Task.async_(stubborn)
@@ -386,7 +385,7 @@ def test_a_slow_item_ends_the_stream_or_only_itself() -> None:
     async def main() -> None:
         owner = await start(Owner, killing)
         assert await owner.work() == [Ok(1), Failed("timeout", 30), Ok(2)]
-        with pytest.raises(CallTimeout, match="longer than 5.0 s for 30"):
+        with pytest.raises(CallTimeout, match=r"longer than 5\.0 s for 30"):
             await (await start(Owner, exiting)).work()
 
     run(main)
