@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aspen.actor.behaviour import CONTINUE, INFO
 from aspen.actor.process import F_IDLE, Process
@@ -239,6 +239,6 @@ class Every:
             self._entry = None
 
 
-def defer() -> Any:
+def defer() -> R:  # type: ignore[type-var]  # stands for a result of whatever type the handler declares
     """Return it from a `@call` handler that answers later, through `ctx.reply_handle()`."""
-    return DEFERRED
+    return cast(R, DEFERRED)
