@@ -30,6 +30,7 @@ from aspen.actor.process import (
     NO_MAIL,
     Message,
     Process,
+    Via,
 )
 from aspen.actor.refs import make_ref
 from aspen.actor.reply import NEVER_NS, UNAWAITED, Reply
@@ -414,6 +415,9 @@ class System(Bonds):
         """
         if process.wake == DEAD:
             raise UsageError(f"{process.path} has ended and cannot take the name {name!r}")
+        if isinstance(name, Via):
+            name.register(self, process)
+            return
         holder = self.names.get(name)
         if holder is not None:
             raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
@@ -422,12 +426,15 @@ class System(Bonds):
 
     def unregister(self, name: object, process: Process) -> None:
         """Gives a name up, if this process holds it."""
-        if self.names.get(name) is process:
+        if isinstance(name, Via):
+            name.unregister(self, process)
+        elif self.names.get(name) is process:
             del self.names[name]
 
     def whereis(self, name: object) -> Process | None:
         """The holder of a name."""
-        return self.names.get(name)
+        process = self.names.get(name)
+        return name.whereis(self) if process is None and isinstance(name, Via) else process
 
     def tombstone(self, name: object) -> Process:
         """A dead process that stands for a name nobody holds."""
