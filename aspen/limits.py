@@ -23,6 +23,12 @@ SLOT_MS_MAX = 2
 TURN_MS_MAX = 10
 """Milliseconds for which the run queue is drained before the event loop polls its sockets."""
 
+TURN_SLOTS_MAX = 16_384
+"""Slots of one turn, whatever the clock says."""
+
+SIM_TURN_SLOTS_MAX = 64
+"""The same in simulation, where no time passes within a turn and an actor may be kept busy for ever."""
+
 STALL_MS = 100
 """A handler that holds the loop this long is reported with its stack."""
 
