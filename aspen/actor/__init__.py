@@ -19,7 +19,7 @@ goes into the reply, which makes its waiter runnable.
 from aspen.actor import travel as _travel  # noqa: F401 -- teaches the codec how refs travel
 from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, state_of
 from aspen.actor.context import Context, Every, ReplyHandle, defer
-from aspen.actor.process import Process
+from aspen.actor.process import Process, Via
 from aspen.actor.records import abbreviate
 from aspen.actor.refs import ActorRef, make_named_ref, make_ref, pid_of, process_of
 from aspen.actor.reply import Notice, Reply
@@ -43,6 +43,7 @@ __all__ = [
     "Scheduler",
     "System",
     "TimerEntry",
+    "Via",
     "abbreviate",
     "caller_of",
     "current_process",

@@ -30,6 +30,7 @@ from aspen.actor.process import (
     NO_MAIL,
     Message,
     Process,
+    Via,
 )
 from aspen.actor.refs import make_ref
 from aspen.actor.reply import NEVER_NS, UNAWAITED, Reply
@@ -86,6 +87,7 @@ class System(Bonds):
         self._serial = 0
         self.loop = ports.loop.asyncio
         _of_loop[self.loop] = self
+        _forget_latest()  # It may be an earlier system of this loop.
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -413,6 +415,9 @@ class System(Bonds):
         """
         if process.wake == DEAD:
             raise UsageError(f"{process.path} has ended and cannot take the name {name!r}")
+        if isinstance(name, Via):
+            name.register(self, process)
+            return
         holder = self.names.get(name)
         if holder is not None:
             raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
@@ -421,12 +426,15 @@ class System(Bonds):
 
     def unregister(self, name: object, process: Process) -> None:
         """Gives a name up, if this process holds it."""
-        if self.names.get(name) is process:
+        if isinstance(name, Via):
+            name.unregister(self, process)
+        elif self.names.get(name) is process:
             del self.names[name]
 
     def whereis(self, name: object) -> Process | None:
         """The holder of a name."""
-        return self.names.get(name)
+        process = self.names.get(name)
+        return name.whereis(self) if process is None and isinstance(name, Via) else process
 
     def tombstone(self, name: object) -> Process:
         """A dead process that stands for a name nobody holds."""
@@ -482,6 +490,11 @@ class System(Bonds):
         """Runs nothing more on this system."""
         self.scheduler.stop()
         _by_identity.pop((self.name, self.boot), None)
+
+
+def _forget_latest() -> None:
+    global _latest  # noqa: PLW0603 -- the cache of system_of_loop
+    _latest = lambda: None  # noqa: E731 -- a dead weak reference
 
 
 def system_of_loop() -> System:
