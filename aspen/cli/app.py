@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.errors import AccessDenied, AspenError, NoConnection, NotReachable, UsageError
+from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir, load_or_create_user
 from aspen.io.nodes import find_node, nodes
 from aspen.io.zmq_client import ControlClient
@@ -108,7 +108,7 @@ def _sentence(error: BaseException, cause: BaseException) -> str:
 
 def exit_code_of(error: BaseException) -> int:
     """The exit code that tells of an error."""
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError) and not isinstance(error, NoSuchChild):
         return USAGE
     if isinstance(error, NotReachable | NoConnection):
         return NOT_REACHABLE
