@@ -93,17 +93,12 @@ def run_command(words: Sequence[str]) -> int:
         if "--debug" in words:
             traceback.print_exc()
         cause = root_cause(error)
-        click.echo(f"aspen: {_sentence(error, cause)}", err=True)
+        click.echo(f"aspen: {cause}", err=True)
         return exit_code_of(cause)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone, as `head` does
         return DONE
     return code if isinstance(code, int) else DONE
-
-
-def _sentence(error: BaseException, cause: BaseException) -> str:
-    text = str(cause) or type(cause).__name__
-    return text if isinstance(cause, AspenError) else f"{error}"
 
 
 def exit_code_of(error: BaseException) -> int:
