@@ -115,3 +115,15 @@ class AccessDenied(AspenError):
 
 class NotReachable(AspenError):
     """No node answers under that name or address."""
+
+
+class RemoteFailure(AspenError):
+    """A node did not do what it was asked over its control port, and no other error says why.
+
+    `kind` is as in `aspen.shell.protocol.Failure`; `detail` is the traceback over there, or empty.
+    """
+
+    def __init__(self, message: str, kind: str = "failed", detail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.detail = detail

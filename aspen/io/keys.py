@@ -12,11 +12,13 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import fcntl
+import logging
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -29,7 +31,9 @@ from nacl.bindings import (
 )
 
 from aspen.errors import ConfigError
-from aspen.trust import TRUST_ENTRIES_MAX, TrustFile, curve_public_z85, encode_node_id, z85_encode
+from aspen.trust import TRUST_ENTRIES_MAX, Role, TrustEntry, TrustFile, curve_public_z85, encode_node_id, z85_encode
+
+log = logging.getLogger("aspen.keys")
 
 TRUSTED_NAME: Final = "trusted"
 
@@ -197,3 +201,76 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
             os.close(directory)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None
+
+
+# -- people -------------------------------------------------------------------------------------------------
+
+USER_NAME: Final = "user"
+"""The key of the person whose configuration directory this is."""
+
+
+def load_or_create_user(directory: Path) -> Identity:
+    """The identity of the person at the command line, made on first use and then trusted as `admin` by the
+    nodes that share this directory: whoever can write here could put the key there anyway.
+
+    Raises:
+        ConfigError: as `load_or_create_identity`.
+    """
+    if (directory / f"{USER_NAME}.key").exists():
+        return load_identity(directory, USER_NAME)
+    identity = load_or_create_identity(directory, USER_NAME)
+    entry = TrustEntry(identity.node_id, Role.ADMIN, "this user")
+    update_trusted(directory, lambda trusted: trusted if trusted.find(entry.node_id) else trusted.with_entry(entry))
+    return identity
+
+
+def update_trusted(directory: Path, change: Callable[[TrustFile], TrustFile]) -> TrustFile:
+    """Replaces the `trusted` file by what `change` makes of it, one process at a time; returns the new content.
+
+    Raises:
+        ConfigError: it cannot be read or written, or what `change` raises.
+    """
+    _prepare_directory(directory)
+    try:
+        lock = os.open(directory / f".{TRUSTED_NAME}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be used: {error.strerror}; choose another --config-dir") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        trusted = change(load_trusted(directory))
+        save_trusted(directory, trusted)
+        return trusted
+    finally:
+        os.close(lock)
+
+
+class TrustedKeys:
+    """The `trusted` file of a directory as it is now: a change on disk counts from the next question on.
+
+    A file that cannot be read or has a wrong line trusts nobody; the log says why.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stamp: tuple[int, int, int] | None = None
+        self._trusted = load_trusted(directory)
+        self._stamp = self._stamp_now()
+
+    def _stamp_now(self) -> tuple[int, int, int] | None:
+        try:
+            status = (self._directory / TRUSTED_NAME).stat()
+        except OSError:
+            return None
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def authorize(self, curve_key_z85: str) -> TrustEntry | None:
+        """The entry of the key with which a connection has proved itself; None: refuse it."""
+        stamp = self._stamp_now()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._trusted = load_trusted(self._directory)
+            except ConfigError as error:
+                log.error("nobody is trusted until this is mended: %s", error)
+                self._trusted = TrustFile()
+        return self._trusted.authorize(curve_key_z85)

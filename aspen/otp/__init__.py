@@ -3,7 +3,7 @@
 actor         Actor, @call, @cast, @info, Ref
 starting      child, start, whereis, stop, link, monitor
 state_machine StateMachine; states how its handlers are declared
-supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
+supervisor    Supervisor; dynamic DynamicSupervisor; parent what both do, restarting what both decide
 task          Task and TaskSupervisor, streams of tasks
 registry      Registry: actors under keys; partition PartitionSupervisor
 event_manager EventManager: events and those who listen
@@ -26,9 +26,9 @@ from aspen.otp.event_manager import (
     Swapped,
     handler,
 )
+from aspen.otp.parent import ChildInfo
 from aspen.otp.partition import PartitionName, PartitionSupervisor, partition_of
 from aspen.otp.registry import Entry, Registry, RegistryName
-from aspen.otp.restarting import ChildInfo
 from aspen.otp.starting import (
     BRUTAL_KILL,
     INFINITY,

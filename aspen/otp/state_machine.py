@@ -284,7 +284,7 @@ class StateMachine(Actor):
             replayed, work.postponed = work.postponed, []
             for _, _, reply in replayed:
                 if reply is not None:
-                    process.more().deferred.discard(reply)
+                    process.more().deferred.pop(reply, None)
             coming += replayed
         if changed or work.again:
             self.__queue_enter(coming, previous)
@@ -314,7 +314,7 @@ class StateMachine(Actor):
         else:
             work.postponed.append(message)
             if reply is not None:
-                process.more().deferred.add(reply)
+                process.more().defer(reply)
         return defer()
 
     def __start_timeouts(self, work: _Work) -> None:

@@ -1,0 +1,140 @@
+"""Boots nodes in the real world: event loop, keys, ZeroMQ, log, watchdog, signals.
+
+`run(main())` is the short way to actors in a script: a node without a name, without a port, that ends with `main`.
+`run_node` is what `aspen run` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aspen.actor import Process, System
+from aspen.io import new_event_loop, real_ports
+from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
+from aspen.io.logs import log_handler, stderr_is_terminal
+from aspen.io.nodes import NodeSeat
+from aspen.io.signals import StopSignals
+from aspen.io.watchdog import Stall, Watchdog
+from aspen.io.zmq_port import ZmqTransport
+from aspen.node import Node, NodeConfig, Planned
+from aspen.node.reports import JsonFormatter, TextFormatter
+from aspen.shell import interrupts
+
+R = TypeVar("R")
+
+log = logging.getLogger("aspen.node")
+stall_log = logging.getLogger("aspen.stall")
+
+
+def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
+    """Runs a coroutine in which actors can be started, and returns its result; what `asyncio.run` is to asyncio.
+
+    The actors that are left at its end are dropped. For anything that stays, write an `Application` and use
+    `aspen run`: that has a tree, an orderly end, and a port to attach to.
+    """
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        loop = runner.get_loop()
+        ports = real_ports(loop)
+        system = System("script", ports, strict_messages=strict_messages)
+        try:
+            return runner.run(main)
+        finally:
+            system.close()
+            ports.offload.close()
+
+
+def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> int:
+    """Runs a node until it ends; returns its exit code. `directory` holds its key, the trusted keys, and `run/`.
+
+    Raises:
+        ConfigError: a setting, a key or the port cannot be used; says what to do.
+        StartFailed: the tree did not start; the cause says why.
+    """
+    handler = _configure_log(config)
+    config = config.named(plan[0].app.name if plan else "aspen")
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return _run_on(runner, config, plan, directory)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned], directory: Path) -> int:
+    identity = load_or_create_identity(directory, config.name)
+    load_or_create_user(directory)
+    trusted = TrustedKeys(directory)
+    seat = NodeSeat(directory, config.name)
+    loop = runner.get_loop()
+    transport = ZmqTransport(loop)
+    ports = real_ports(loop, transport=transport)
+    try:
+        node = Node(
+            config,
+            ports,
+            plan,
+            boot=seat.boot,
+            node_id=identity.node_id,
+            process_id=os.getpid(),
+            curve_secret_z85=identity.curve_secret_z85,
+            authorize=trusted.authorize,
+            set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
+        )
+        node.on_bound.append(lambda address: seat.announce(address, identity.node_id))
+        watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)
+        try:
+            with StopSignals(loop, lambda name: _stop(node, name)):
+                return runner.run(node.run())
+        finally:
+            watchdog.close()
+    finally:
+        transport.close()
+        ports.offload.close()
+        seat.close()
+
+
+def _stop(node: Node, signal_name: str) -> None:
+    log.info("%s: stopping in order; twice more ends it at once", signal_name)
+    node.request_stop()
+
+
+def _configure_log(config: NodeConfig) -> logging.Handler:
+    handler = log_handler(config.log_file)
+    to_terminal = not config.log_file and stderr_is_terminal()
+    as_json = config.log_format == "json" or (config.log_format == "auto" and not to_terminal)
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter(colour=to_terminal))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(config.log_level.upper())
+    return handler
+
+
+def _on_stall(stall: Stall) -> type[BaseException] | None:
+    """In the watchdog's thread: names who holds the loop, and interrupts a shell evaluation."""
+    process = stall.actor
+    who = process.path if isinstance(process, Process) else "an asyncio callback"
+    stall_log.warning(
+        "%s has held the event loop for %d ms in %s; nothing else runs. Use offload() for blocking work.\n%s",
+        who,
+        stall.held_ms,
+        stall.handler,
+        stall.stack,
+        extra={
+            "aspen": {
+                "event": "stall",
+                "actor": who,
+                "handler": stall.handler,
+                "held_ms": stall.held_ms,
+                "stack": stall.stack,
+            }
+        },
+    )
+    return interrupts(process, stall.held_ms) if isinstance(process, Process) else None
+
+
+__all__ = ["run", "run_node"]

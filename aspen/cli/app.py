@@ -1,0 +1,162 @@
+"""The command group, and what its commands share: options, the way to a node, errors and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+
+import aspen as package
+from aspen.errors import AccessDenied, AspenError, NoConnection, NotReachable, UsageError
+from aspen.io.keys import config_dir, load_or_create_user
+from aspen.io.nodes import find_node, nodes
+from aspen.io.zmq_client import ControlClient
+from aspen.node.node import root_cause
+from aspen.shell import NodeClient
+from aspen.trust import curve_public_z85
+
+R = TypeVar("R")
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_REACHABLE: Final = 3
+NOT_ALLOWED: Final = 4
+INTERRUPTED: Final = 130
+
+console = Console()
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the options of the group say."""
+
+    directory: Path
+    debug: bool = False
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package.__version__, prog_name="aspen")
+@click.option(
+    "--config-dir",
+    metavar="DIR",
+    help="Keys, trusted keys and running nodes.  [default: $ASPEN_CONFIG_DIR or ~/.config/aspen]",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def aspen(context: click.Context, config_dir: str | None, debug: bool) -> None:
+    """Aspen: supervised actors, and the tools to live with them while they run."""
+    context.obj = Settings(Path(config_dir).expanduser() if config_dir else default_directory(), debug)
+
+
+def default_directory() -> Path:
+    """The configuration directory of this user."""
+    return config_dir()
+
+
+def json_option(command: Callable[..., R]) -> Callable[..., R]:
+    """`--json`, which every command takes: passed on as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(value: object) -> None:
+    """Prints one JSON document."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def main() -> NoReturn:
+    """The entry point of the `aspen` command."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; an error is one sentence on standard error."""
+    try:
+        code = aspen.main(list(words), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return USAGE if isinstance(error, click.UsageError) else FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except AspenError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        cause = root_cause(error)
+        click.echo(f"aspen: {_sentence(error, cause)}", err=True)
+        return exit_code_of(cause)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone, as `head` does
+        return DONE
+    return code if isinstance(code, int) else DONE
+
+
+def _sentence(error: BaseException, cause: BaseException) -> str:
+    text = str(cause) or type(cause).__name__
+    return text if isinstance(cause, AspenError) else f"{error}"
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that tells of an error."""
+    if isinstance(error, UsageError):
+        return USAGE
+    if isinstance(error, NotReachable | NoConnection):
+        return NOT_REACHABLE
+    return NOT_ALLOWED if isinstance(error, AccessDenied) else FAILED
+
+
+# -- the way to a node -----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connected(settings: Settings, target: str) -> AsyncIterator[NodeClient]:
+    """A connection to the node of that name on this machine, or at `NODE_ID@tcp://host:port`.
+
+    Raises:
+        NotReachable: there is no such node, or it does not answer.
+        AccessDenied: it does not trust this user's key.
+        UsageError: the target is malformed.
+    """
+    node_id, address = locate(settings.directory, target)
+    user = load_or_create_user(settings.directory)
+    try:
+        server_key = curve_public_z85(node_id)
+    except ValueError as error:
+        raise UsageError(f"{target}: {error}") from None
+    channel = await ControlClient.connect(address, server_key, user.curve_secret_z85)
+    async with NodeClient(channel, on_notice=lambda text: click.echo(text, err=True)) as client:
+        yield client
+
+
+def locate(directory: Path, target: str) -> tuple[str, str]:
+    """The node id and the address of a target as it is given on the command line."""
+    node_id, at, address = target.partition("@")
+    if at and address.startswith("tcp://"):
+        return node_id, address
+    record = find_node(directory, target)
+    if record is None:
+        running = ", ".join(record.name for record in nodes(directory)) or "none"
+        raise NotReachable(
+            f"no node named {target!r} runs on this machine (running: {running}); or give ID@tcp://HOST:PORT"
+        )
+    return record.node_id, record.address
+
+
+def on_loop(command: Callable[..., Coroutine[Any, Any, R]]) -> Callable[..., R]:
+    """Runs an async command to its end."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> R:
+        return asyncio.run(command(*args, **kwargs))
+
+    return run

@@ -1,0 +1,36 @@
+"""`aspen bench`: how fast this is on this machine."""
+
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from aspen.bench import actors
+from aspen.cli.app import console, json_option, print_json
+
+
+@click.group()
+def bench() -> None:
+    """Measures Aspen on this machine."""
+
+
+@bench.command("actors")
+@click.option("--only", type=click.Choice(list(actors.BENCHMARKS)), help="One benchmark.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=actors.ROUNDS_DEFAULT, show_default=True)
+@json_option
+def bench_actors(only: str | None, rounds: int, as_json: bool) -> None:
+    """The kernel: messages, calls, spawns, memory, skynet, restarts. One event loop; the best of some rounds."""
+    results = actors.measure(only, rounds)
+    if as_json:
+        print_json(results)
+        return
+    table = Table("figure", "value", box=None)
+    table.columns[1].justify = "right"
+    for name, value in results.items():
+        table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:,.3f}")
+    console.print(table)
+
+
+def add_to(group: click.Group) -> None:
+    """Adds the commands."""
+    group.add_command(bench)

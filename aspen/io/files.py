@@ -1,0 +1,28 @@
+"""Text files, read whole and bounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from aspen.errors import ConfigError
+
+CONFIG_BYTES_MAX: Final = 1_000_000
+
+
+def read_text(path: Path, size_bytes_max: int = CONFIG_BYTES_MAX) -> str:
+    """The text of a file.
+
+    Raises:
+        ConfigError: it cannot be read, is no text or is too large; says which.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(size_bytes_max + 1)
+        if len(data) > size_bytes_max:
+            raise ConfigError(f"{path} has more than {size_bytes_max} bytes; is it the right file?")
+        return data.decode()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text; is it the right file?") from None

@@ -1,0 +1,126 @@
+"""The nodes of this machine: where each is to be reached, which names are taken, and how often each has booted.
+
+~/.config/aspen/run/
+    NAME.json   address, node id and OS process of a node that runs; removed at its end
+    NAME.boot   how often it has booted
+    NAME.lock   locked by the node for as long as it lives, however it ends
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aspen.errors import ConfigError
+
+RUN_DIRECTORY: Final = "run"
+_RECORD_BYTES_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node of this machine."""
+
+    name: str
+    address: str
+    """`tcp://host:port` of its control port."""
+    node_id: str
+    process_id: int
+    boot: int
+
+
+class NodeSeat:
+    """The right to be the node of a name, held until the process ends or `close()`."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        """Takes the name.
+
+        Raises:
+            ConfigError: a node of that name runs already, or the directory cannot be used.
+        """
+        self.name = name
+        self._run = directory / RUN_DIRECTORY
+        try:
+            self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._run / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{self._run} cannot be used: {error.strerror}; choose another --config-dir") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            running = find_node(directory, name)
+            who = f" (process {running.process_id})" if running is not None else ""
+            raise ConfigError(f"a node named {name!r} runs already{who}; stop it, or choose another --name") from None
+        self.boot = self._count_boot()
+        self._record = self._run / f"{name}.json"
+        self._record.unlink(missing_ok=True)
+
+    def _count_boot(self) -> int:
+        path = self._run / f"{self.name}.boot"
+        try:
+            boot = int(path.read_text()) + 1
+        except (FileNotFoundError, ValueError):
+            boot = 1
+        _replace(path, f"{boot}\n")
+        return boot
+
+    def announce(self, address: str, node_id: str) -> None:
+        """Tells the machine's other processes where the node is."""
+        record = NodeRecord(self.name, address, node_id, os.getpid(), self.boot)
+        _replace(self._record, json.dumps(asdict(record)) + "\n")
+
+    def close(self) -> None:
+        """Gives the name up. Idempotent."""
+        if self._lock >= 0:
+            self._record.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def find_node(directory: Path, name: str) -> NodeRecord | None:
+    """The record of a node that has announced itself and lives; None when there is none."""
+    path = directory / RUN_DIRECTORY / f"{name}.json"
+    try:
+        with path.open(encoding="utf-8") as file:
+            fields: Any = json.loads(file.read(_RECORD_BYTES_MAX))
+        record = NodeRecord(**fields)
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if _is_locked(directory / RUN_DIRECTORY / f"{name}.lock") else None
+
+
+def nodes(directory: Path) -> Iterator[NodeRecord]:
+    """The nodes that run on this machine, by name."""
+    for path in sorted((directory / RUN_DIRECTORY).glob("*.json")):
+        record = find_node(directory, path.stem)
+        if record is not None:
+            yield record
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None

@@ -1,0 +1,259 @@
+"""Settings of a node: from a TOML file, the environment and flags, each overriding the one before; validated once.
+
+    [node]
+    name = "shop@db1"
+    address = "tcp://127.0.0.1:4571"
+
+    [log]
+    level = "info"
+
+    [apps.shop]                 # settings of the application named shop
+    currency = "EUR"
+
+In the environment a setting is `ASPEN_<SECTION>_<KEY>`, as in `ASPEN_NODE_NAME` or `ASPEN_APPS_SHOP_CURRENCY`. An
+unknown key is refused, with the nearest known one: a typo must not pass for a default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from aspen.errors import ConfigError
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS: Final = ("auto", "text", "json")
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_CLASS_PATH = re.compile(r"[\w.]+:[\w.]+")
+_ENVIRONMENT_PREFIX: Final = "ASPEN_"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The settings of one node. Made by `read_config`, or by hand in a test."""
+
+    name: str = ""
+    """What people call it: `shop`, `shop@db1`. Empty: the name of its application."""
+    address: str = "tcp://127.0.0.1:0"
+    """Where its control port is bound; port 0 for any free one; empty for none."""
+    root: str = "supervisors.node:NodeSupervisor"
+    """Class path of the supervisor at the top of its tree."""
+    strict_messages: bool = False
+    """Encode and decode local messages too, to find those that could not leave the process."""
+    log_level: str = "info"
+    log_format: str = "auto"
+    """`text`, `json`, or `auto`: text on a terminal and JSON elsewhere."""
+    log_file: str = ""
+    """Where the log goes; empty for standard error."""
+    apps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of applications, by application name."""
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Where each setting that is no default comes from, as `node.name` -> `aspen.toml`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by section and key, as in a file."""
+        sections: dict[str, Any] = {}
+        for section, keys in _KEYS.items():
+            sections[section] = {key: getattr(self, attribute) for key, (attribute, _) in keys.items()}
+        sections["apps"] = {name: dict(settings) for name, settings in self.apps.items()}
+        return sections
+
+    def named(self, name: str) -> NodeConfig:
+        """The same with a name, if it has none."""
+        return self if self.name else replace(self, name=name)
+
+
+def read_config(
+    text: str | None = None,
+    *,
+    source: str = "aspen.toml",
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> NodeConfig:
+    """The settings from the text of a TOML file, the environment, and flags.
+
+    `flags` maps `section.key` to values; one that is None was not given.
+
+    Raises:
+        ConfigError: names the setting, where it stands, and what would be right.
+    """
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    apps: dict[str, dict[str, Any]] = {}
+    settings = [
+        *_from_toml(text, source),
+        *_from_environment(environ or {}),
+        *((key, value, "the command line") for key, value in (flags or {}).items() if value is not None),
+    ]
+    for key, value, where in settings:
+        section, _, rest = key.partition(".")
+        if section == "apps":
+            app, _, setting = rest.partition(".")
+            if not app or not setting:
+                raise ConfigError(f"{where}: {key}: write settings of an application as apps.NAME.SETTING")
+            apps.setdefault(app, {})[setting] = value
+        else:
+            attribute, check = _known(section, rest, where)
+            merged[attribute] = check(value, f"{where}: {key}")
+        sources[key] = where
+    return NodeConfig(**merged, apps=apps, sources=sources)
+
+
+def check_settings(app: str, known: Mapping[str, Any], config: NodeConfig) -> dict[str, Any]:
+    """The settings of one application, checked against those it knows and the types of their defaults.
+
+    Raises:
+        ConfigError: a setting is unknown or of another type; says where it stands.
+    """
+    settings = dict(config.apps.get(app, {}))
+    for key, value in settings.items():
+        where = f"{config.sources.get(f'apps.{app}.{key}', 'settings')}: apps.{app}.{key}"
+        if key not in known:
+            raise ConfigError(f"{where}: the application {app} has no such setting{suggestion(key, known)}")
+        default = known[key]
+        if isinstance(default, bool) != isinstance(value, bool) and default is not None:
+            raise ConfigError(f"{where} is {value!r}; it must be of type {type(default).__name__}")
+        if isinstance(default, float) and isinstance(value, int):
+            settings[key] = float(value)
+        elif default is not None and not isinstance(value, type(default)):
+            raise ConfigError(f"{where} is {value!r}; it must be of type {type(default).__name__}")
+    return settings
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence that refuses a word: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; it has: {', '.join(known)}" if known else "; it has none"
+
+
+# -- where settings come from ----------------------------------------------------------------------------
+
+
+def _from_toml(text: str | None, source: str) -> list[tuple[str, Any, str]]:
+    if text is None:
+        return []
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not TOML: {error}") from None
+    settings: list[tuple[str, Any, str]] = []
+    for section, content in document.items():
+        if section not in (*_KEYS, "apps"):
+            raise ConfigError(f"{source}: there is no section [{section}]{suggestion(section, (*_KEYS, 'apps'))}")
+        if not isinstance(content, dict):
+            raise ConfigError(f"{source}: {section} is a section; write [{section}] and its keys below")
+        if section != "apps":
+            settings.extend((f"{section}.{key}", value, source) for key, value in content.items())
+            continue
+        for app, values in content.items():
+            if not isinstance(values, dict):
+                raise ConfigError(f"{source}: apps.{app} is a section; write [apps.{app}] and its keys below")
+            settings.extend((f"apps.{app}.{key}", value, source) for key, value in values.items())
+    return settings
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    settings = []
+    for name, text in sorted(environ.items()):
+        section, _, key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("_")
+        if not name.startswith(_ENVIRONMENT_PREFIX) or section not in (*_KEYS, "apps") or not key:
+            continue
+        value: Any = text
+        if section == "apps":
+            app, _, setting = key.partition("_")
+            key, value = f"{app}.{setting}", _literal(text)
+        elif _KEYS[section].get(key, (None, None))[1] is _boolean:
+            value = _literal(text)
+        settings.append((f"{section}.{key}", value, f"${name}"))
+    return settings
+
+
+def _literal(text: str) -> Any:
+    """A TOML value, or the text itself when it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`APP.SETTING=VALUE`, from the command line, as a key of `flags` and its value.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or key.count(".") != 1:
+        raise ConfigError(f"--set {text}: write APP.SETTING=VALUE")
+    return f"apps.{key}", _literal(value)
+
+
+# -- what is known -------------------------------------------------------------------------------------------
+
+_Check = Callable[[Any, str], Any]
+
+
+def _known(section: str, key: str, where: str) -> tuple[str, _Check]:
+    keys = _KEYS.get(section)
+    if keys is None:
+        raise ConfigError(f"{where}: there is no section {section!r}{suggestion(section, _KEYS)}")
+    found = keys.get(key)
+    if found is None:
+        raise ConfigError(f"{where}: [{section}] has no key {key!r}{suggestion(key, keys)}")
+    return found
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} is {value!r}; it must be a text in quotes")
+    return value
+
+
+def _boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where} is {value!r}; it must be true or false")
+    return value
+
+
+def _name(value: Any, where: str) -> str:
+    if not _NAME.fullmatch(_text(value, where)):
+        raise ConfigError(f"{where} is {value!r}; a node's name has up to 64 letters, digits and . _ @ -")
+    return str(value)
+
+
+def _class_path(value: Any, where: str) -> str:
+    if not _CLASS_PATH.fullmatch(_text(value, where)):
+        raise ConfigError(f"{where} is {value!r}; write a class as module:Class")
+    return str(value)
+
+
+def _one_of(options: tuple[str, ...]) -> _Check:
+    def check(value: Any, where: str) -> str:
+        if _text(value, where) not in options:
+            raise ConfigError(f"{where} is {value!r}; use one of: {', '.join(options)}")
+        return str(value)
+
+    return check
+
+
+_KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
+    "node": {
+        "name": ("name", _name),
+        "address": ("address", _text),
+        "root": ("root", _class_path),
+        "strict_messages": ("strict_messages", _boolean),
+    },
+    "log": {
+        "level": ("log_level", _one_of(LOG_LEVELS)),
+        "format": ("log_format", _one_of(LOG_FORMATS)),
+        "file": ("log_file", _text),
+    },
+}

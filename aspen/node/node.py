@@ -1,0 +1,257 @@
+"""`Node`: one incarnation of a node, from its root supervisor to its exit code.
+
+Boot: the root supervisor starts its children in order (the shell before the applications, so that one can look at a
+start that hangs), each application after those it depends on; then the foreground part of the application, if it
+has one. End: whatever ends first, the foreground part, a signal, an application that must not end or
+the root itself, stops the tree in reverse order, within `STOP_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aspen
+from aspen import limits
+from aspen.actor import System, make_ref
+from aspen.errors import CallTimeout, ConfigError, StartFailed, UsageError
+from aspen.node.config import NodeConfig, check_settings
+from aspen.node.loading import load_object
+from aspen.node.reports import Reports
+from aspen.otp import Application, Supervisor, exit_reason, kill, stop
+from aspen.otp.application import Kind, order_of
+from aspen.traits import Ports
+from aspen.trust import TrustEntry
+from aspen.types import SHUTDOWN, describe_reason
+
+log = logging.getLogger("aspen.node")
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An application that a node is to run."""
+
+    app: type[Application]
+    kind: Kind = "permanent"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Override those of the configuration; from the command line."""
+
+
+class Node:
+    """One incarnation. Make it on the loop of its ports, and `await run()`.
+
+    It is also what the shell needs of a node (`aspen.shell.control.NodeControl`).
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        ports: Ports,
+        plan: Sequence[Planned] = (),
+        *,
+        boot: int = 1,
+        node_id: str = "",
+        process_id: int = 0,
+        curve_secret_z85: str = "",
+        authorize: Callable[[str], TrustEntry | None] = lambda key: None,
+        set_log_level: Callable[[str], None] = lambda level: None,
+    ) -> None:
+        """`curve_secret_z85` and `authorize` are for the control port, which opens when both the configuration has
+        an address and the ports have a transport."""
+        names = [planned.app.name for planned in plan]
+        self.node_config = config.named(names[0] if names else "aspen")
+        self.name = self.node_config.name
+        self.node_id = node_id
+        self.process_id = process_id
+        self.plan = tuple(plan)
+        self.curve_secret_z85 = curve_secret_z85
+        self.authorize = authorize
+        self.on_bound: list[Callable[[str], object]] = []
+        """Called with the address of the control port when it is bound."""
+        self.system = System(self.name, ports, boot=boot, strict_messages=self.node_config.strict_messages)
+        self.settings = self._checked_settings()
+        self.address = ""
+        self._reports = Reports(self.system)
+        self._set_log_level = set_log_level
+        self._log_level = self.node_config.log_level
+        self._started_ns = ports.clock.mono_ns()
+        self._stop_wanted: asyncio.Future[int] = ports.loop.asyncio.create_future()
+
+    def _checked_settings(self) -> dict[str, dict[str, Any]]:
+        """The settings of every application that will run, by name."""
+        settings: dict[str, dict[str, Any]] = {}
+        for planned in self.plan:
+            for app in order_of(planned.app):
+                settings[app.name] = check_settings(app.name, app.env, self.node_config)
+            settings[planned.app.name].update(planned.settings)
+        for name in self.node_config.apps:
+            if name not in settings:
+                source = next(
+                    (s for k, s in self.node_config.sources.items() if k.startswith(f"apps.{name}.")), "settings"
+                )
+                known = ", ".join(sorted(settings)) or "none"
+                raise ConfigError(f"{source}: apps.{name}: this node runs no such application; it runs: {known}")
+        return settings
+
+    # -- the life of a node ------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Starts, waits for the end, and stops in order; returns the exit code.
+
+        Raises:
+            StartFailed: the tree did not start; it has been stopped again. The cause says why.
+        """
+        try:
+            root = await self.start()
+        except BaseException:
+            self._close()
+            raise
+        gone = exit_reason(root)
+        main = self._start_main()
+        try:
+            ends: list[Any] = [end for end in (gone, self._stop_wanted, main) if end is not None]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            code = self._exit_code(gone, main)
+            await self._end_main(main)
+            await self._stop_tree(root, gone)
+        finally:
+            self._close()
+        return code
+
+    async def start(self) -> Any:
+        """Starts the root supervisor and all below it; returns a ref to it. `run` does this."""
+        root_class = load_object(self.node_config.root)
+        if not (isinstance(root_class, type) and issubclass(root_class, Supervisor)):
+            raise ConfigError(f"node.root is {self.node_config.root}, which is not a supervisor class")
+        log.info("node %s starts", self.name, extra={"aspen": {"event": "start", "node": self.name}})
+        process = self.system.spawn(root_class, (self,), label="/")
+        self.system.root = process
+        if process.starting is not None:
+            await process.starting
+        return make_ref(process)
+
+    def _start_main(self) -> asyncio.Task[int | None] | None:
+        if not self.plan or self.plan[0].app.main is None:
+            return None
+        app = self.plan[0].app
+        instance: Any = app()
+        env = {**app.env, **self.settings[app.name]}
+        return self.system.ports.loop.asyncio.create_task(instance.main(env), name=f"{app.name}.main")
+
+    def _exit_code(self, gone: Any, main: asyncio.Task[int | None] | None) -> int:
+        if self._stop_wanted.done():
+            return self._stop_wanted.result()
+        if gone.done():
+            log.error("the root supervisor ended: %s", describe_reason(gone.result()))
+            return EXIT_FAILED
+        if main is None or main.cancelled():
+            return EXIT_FAILED
+        error = main.exception()
+        if error is not None:
+            log.error("the foreground part failed: %s", describe_reason(error), exc_info=error)
+            return EXIT_FAILED
+        return main.result() or EXIT_OK
+
+    async def _end_main(self, main: asyncio.Task[int | None] | None) -> None:
+        if main is not None and not main.done():
+            main.cancel()
+            await asyncio.wait([main], timeout=limits.SHUTDOWN_S)
+            if not main.done():
+                log.warning("the foreground part does not end; going on without it")
+
+    async def _stop_tree(self, root: Any, gone: Any) -> None:
+        if gone.done():
+            return
+        log.info("node %s stops", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
+        try:
+            await stop(root, SHUTDOWN, timeout=limits.NODE_STOP_S)
+        except CallTimeout:
+            log.error("the tree did not stop within %g s; it is killed", limits.NODE_STOP_S)
+            kill(root)
+            await gone
+
+    def _close(self) -> None:
+        self._reports.close()
+        self.system.close()
+
+    def plan_with_settings(self) -> list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]]:
+        """What `Applications` is to start: each application with its kind, and the settings of all, by name."""
+        return [(planned.app, planned.kind, self.settings) for planned in self.plan]
+
+    # -- what its tree tells it ---------------------------------------------------------------------------
+
+    def application_ended(self, name: str, reason: object) -> None:
+        """An application whose end is the node's: OTP's permanent, or transient after a failure."""
+        log.error(
+            "application %s ended: %s; the node stops",
+            name,
+            describe_reason(reason),
+            extra={"aspen": {"event": "application_ended", "application": name, "reason": describe_reason(reason)}},
+        )
+        self.request_stop(EXIT_FAILED)
+
+    def bound(self, address: str) -> None:
+        """The control port is open at this address."""
+        self.address = address
+        for listener in self.on_bound:
+            listener(address)
+
+    # -- what the shell asks -----------------------------------------------------------------------------
+
+    def request_stop(self, code: int = EXIT_OK) -> None:
+        """Has the node stop in order and exit with this code. The first request counts."""
+        if not self._stop_wanted.done():
+            self._stop_wanted.set_result(code)
+
+    def info(self) -> dict[str, Any]:
+        """What it is, for people and tools; `uptime_s` in seconds."""
+        clock = self.system.ports.clock
+        return {
+            "name": self.name,
+            "node_id": self.node_id,
+            "pid": self.process_id,
+            "address": self.address,
+            "boot": self.system.boot,
+            "aspen": aspen.__version__,
+            "python": platform.python_version(),
+            "uptime_s": round((clock.mono_ns() - self._started_ns) / 1e9, 3),
+            "applications": [planned.app.name for planned in self.plan],
+            "actors": len(self.system.table),
+            "crashes": len(self.system.crashes),
+            "dead_letters": self.system.dead_letter_counts.total(),
+        }
+
+    def config(self) -> Mapping[str, Any]:
+        """Its settings, by section."""
+        sections = self.node_config.as_dict()
+        sections["node"]["name"] = self.name
+        sections["log"]["level"] = self._log_level
+        sections["apps"] = self.settings
+        return sections
+
+    def log_level(self, level: str | None = None) -> str:
+        """The level of the log, changed if one is given.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        if level is not None:
+            if level not in ("debug", "info", "warning", "error", "critical"):
+                raise UsageError(f"no log level {level!r}; use debug, info, warning, error or critical")
+            self._set_log_level(level)
+            self._log_level = level
+        return self._log_level
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What a start failed for in the end: the innermost cause that was raised on purpose, or the first that was not."""
+    while isinstance(error, StartFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
