@@ -463,10 +463,10 @@ async def _first_done(running: dict[int, _Running]) -> list[int]:
     first: Reply[None] = Reply(process, min(one.due_ns for one in running.values()))
     caller = caller_of(process)
     # Whoever calls back into the waiting actor is told of the cycle, from any of the tasks.
-    waits: dict[Reply[Any], None] = {Reply(task._process, NEVER_NS): None for task in tasks}
+    waits = [Reply[Any](task._process, NEVER_NS) for task in tasks]
     handler = caller.task if caller is not None else None
     if handler is not None:
-        handler.pending = {**(handler.pending or {}), **waits}
+        handler.pending = {**(handler.pending or {}), **dict.fromkeys(waits)}
     for task in tasks:
         task._outcome.waiting[first] = partial(first.resolve, None)
     try:
