@@ -63,6 +63,10 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/sim/clock.py": ({"random"}, "the virtual world's seeded streams are made of it"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
+    "aspen/shell/prompt.py": (
+        {"pathlib", "signal", "add_signal_handler"},
+        "the line editor of `aspen attach`, in the client's own process: its history file, and Ctrl-C for the evaluation",
+    ),
     "aspen/cli/": (
         {"pathlib", "polling"},
         "the command line is the edge: it takes paths as arguments, and a remote node can only be asked over and over",
