@@ -23,8 +23,8 @@ from aspen.limits import (
     CONTROL_REQUESTS_PER_CLIENT_MAX,
 )
 from aspen.otp.actor import Actor, cast, info
-from aspen.otp.starting import Child
 from aspen.otp.parent import Kid
+from aspen.otp.starting import Child
 from aspen.shell.control import NodeControl
 from aspen.shell.evaluate import Evaluator
 from aspen.shell.line import Line, failure_of
