@@ -167,7 +167,7 @@ def too_long(path: str, source: str) -> Iterator[str]:
 
 SLEEPS_ALLOWED: dict[str, str] = {
     "tests/actor/test_asyncio.py": "runs on real loops too; what it sleeps for is cancelled within 20 ms",
-    "tests/shell/test_shell_over_zmq.py": "what it sleeps for is interrupted over real sockets",
+    "tests/shell/test_shell_over_zmq.py": "a node behind real sockets that starts or stops can only be asked again",
     "tests/actor/test_watchdog.py": "its handler must hold a real loop, for a third of a second",
     "tests/actor/test_offload.py": "real threads and processes are kept busy; nothing waits for them to finish",
     "tests/cli/sick.py": "an application with a handler that blocks, for the watchdog of a real node to name",
