@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,6 @@ from aspen.limits import (
     SHELL_ROWS_MAX,
 )
 from aspen.otp import sys
-from aspen.otp.parent import Kid
 from aspen.otp.sys import doing, queue_length, status_now, waits_for
 from aspen.otp.tree import TreeNode, resolve, supervisor_of, tree
 from aspen.shell.complete import complete
@@ -227,6 +226,7 @@ def restart_now(system: System, path: str) -> Action[list[str]]:
     if "restart_subtree" not in process.blueprint.specs:
         raise UsageError(f"{process.path} does not restart its children; restart it instead, or ask for them again")
     reply = supervisor.restart_subtree(id)
+    base = "" if getattr(process.actor, "mounts_at_root", False) else process.path.rstrip("/")
 
     async def wait() -> list[str]:
         try:
@@ -236,16 +236,9 @@ def restart_now(system: System, path: str) -> Action[list[str]]:
             raise CallTimeout(
                 f"the restart of {path} goes on after {CONTROL_RESTART_S:.0f} s; look at {process.path}"
             ) from None
-        return [_path_of(process, id) for id in ids]
+        return [f"{base}/{id}" for id in ids]
 
     return Action(wait, f"the restart of {path}")
-
-
-def _path_of(supervisor: Process, id: str) -> str:
-    """The path of a child; that of an application does not begin with its supervisor's."""
-    kids: Iterable[Kid] = getattr(supervisor.actor, "kids_now", tuple)()
-    child = next((kid.process for kid in kids if kid.spec.id == id and kid.process is not None), None)
-    return child.path if child is not None else f"{supervisor.path.rstrip('/')}/{id}"
 
 
 async def _suspend(job: Job) -> str:
