@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from aspen.sim.clock import VirtualClock, VirtualRandom
-from aspen.sim.loop import STEPS_MAX, LoopPort, VirtualLoop
+from aspen.sim.clock import VirtualRandom
+from aspen.sim.engine import STEPS_MAX, Engine
+from aspen.sim.loop import LoopPort, VirtualLoop
 from aspen.traits import Ports, Transport
 
 R = TypeVar("R")
@@ -54,8 +55,9 @@ class World:
 
     def __init__(self, seed: int = 0, *, steps_max: int = STEPS_MAX) -> None:
         self.seed = seed
-        self.clock = VirtualClock()
-        self.loop = VirtualLoop(self.clock, steps_max)  # type: ignore[abstract]  # the rest raises EscapedSimulation
+        self.engine = Engine(seed, steps_max=steps_max)
+        self.clock = self.engine.clock
+        self.loop = VirtualLoop(self.engine, "world")  # type: ignore[abstract]  # the rest raises EscapedSimulation
         self._loop_port = LoopPort(self.loop)
         self._order = VirtualRandom(seed, "scheduler").rng("order")
 
