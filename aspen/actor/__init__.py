@@ -19,11 +19,11 @@ from aspen.actor import travel as _travel  # noqa: F401 -- teaches the codec how
 from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, state_of
 from aspen.actor.context import Context, Every, ReplyHandle, defer
 from aspen.actor.process import Process
-from aspen.actor.refs import ActorRef, make_named_ref, make_ref, pid_of, process_of
+from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref, pid_of, process_of
 from aspen.actor.reply import Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
 from aspen.actor.sending import caller_of, current_process
-from aspen.actor.system import System, abbreviate, system_of, system_of_loop
+from aspen.actor.system import System, abbreviate, system_of, system_of_loop, system_on
 
 __all__ = [
     "UNBOUNDED",
@@ -33,6 +33,7 @@ __all__ = [
     "Context",
     "Every",
     "HandlerSpec",
+    "NamedRef",
     "Process",
     "Reply",
     "ReplyHandle",
@@ -50,4 +51,5 @@ __all__ = [
     "state_of",
     "system_of",
     "system_of_loop",
+    "system_on",
 ]

@@ -45,6 +45,7 @@ F_IDLE: Final = 16
 F_EXITING: Final = 32
 F_DEAD: Final = 64
 F_STRICT: Final = 128
+F_OBSERVED: Final = 256
 
 NO_MAIL: Final[deque[Message]] = deque(maxlen=0)
 """Stands for the mailbox of an actor that has had no mail, or is dead. Never appended to: `limit` is 0."""

@@ -6,7 +6,8 @@ process's share of a turn: its signals, then its urgent messages, then its mail,
 coroutine is stepped here until it awaits something, and its process is parked.
 
 Production takes processes in the order in which they became runnable. Simulation passes `choose`, which
-rotates the queue by the seed; the choice is per process, never per message, so pairwise order holds.
+rotates the queue by the seed; the choice is per process, never per message, so pairwise order holds. When `choose`
+returns True the turn ends before that slot: so simulation runs one slot a turn, and other nodes in between.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from aspen.actor.process import (
     F_DEBUG,
     F_EXITING,
     F_IDLE,
+    F_OBSERVED,
     F_STRICT,
     F_SUSPENDED,
     F_URGENT,
@@ -114,7 +116,7 @@ class Scheduler:
         "turn",
     )
 
-    def __init__(self, system: System, choose: Callable[[deque[Process]], None] | None = None) -> None:
+    def __init__(self, system: System, choose: Callable[[deque[Process]], bool | None] | None = None) -> None:
         self.system = system
         self.loop: Loop = system.ports.loop
         self.mono_ns = system.ports.clock.mono_ns
@@ -182,8 +184,8 @@ class Scheduler:
                 now = self.now_ns = mono_ns()
                 if now > turn_end:
                     break
-            if choose is not None:
-                choose(queue)
+            if choose is not None and choose(queue):
+                break
             process = popleft()
             self.current = process
             if process.flags:
@@ -278,7 +280,7 @@ class Scheduler:
         if process.flags & F_SUSPENDED and process.starting is None:
             process.wake = PARKED
             return False
-        if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT):
+        if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT | F_OBSERVED):
             self._slow_messages(process)
             if process.flags & F_IDLE and process.wake == QUEUED and process.task is None:
                 system.arm_idle(process)
@@ -315,6 +317,9 @@ class Scheduler:
         if reply is not None and reply.done_ and isinstance(reply.error, CallCycle):
             return
         debug = process.debug
+        observer = self.system.observer
+        if observer is not None:
+            observer(process, "receive", name, args)
         if debug is not None:
             self.system.observe(process, debug, "receive", message, None)
         try:
@@ -327,6 +332,8 @@ class Scheduler:
                     return
             elif reply is not None:
                 if result is not DEFERRED:
+                    if observer is not None:
+                        observer(process, "reply", name, result)
                     if debug is not None:
                         self.system.observe(process, debug, "reply", message, result)
                     reply.resolve(self.system.checked(result) if process.flags & F_STRICT else result)
@@ -400,6 +407,8 @@ class Scheduler:
         process.answering = None
         reply = task.reply
         if reply is not None and value is not DEFERRED:
+            if self.system.observer is not None:
+                self.system.observer(process, "reply", task.message[0], value)
             if process.debug is not None:
                 self.system.observe(process, process.debug, "reply", task.message, value)
             try:

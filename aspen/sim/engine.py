@@ -66,6 +66,8 @@ class Engine:
         "_sequence",
         "_timers_kept",
         "clock",
+        "escapes",
+        "escapes_end_it",
         "gc_every_steps",
         "ready",
         "running",
@@ -85,6 +87,10 @@ class Engine:
         self.running: VirtualLoop | None = None
         """The loop whose callback runs now."""
         self.stopping = False
+        self.escapes: list[EscapedSimulation] = []
+        """What reached for the real world, even if the program caught the error."""
+        self.escapes_end_it = False
+        """Whether the first escape ends the run."""
         self._draw = VirtualRandom(seed, "scheduler").rng("loops").random
         self._heap: list[tuple[int, int, SimTimer]] = []
         self._sequence = 0
@@ -94,6 +100,19 @@ class Engine:
         self._end_step = 0
         self._instant_ns = -1
         self._instant_step = 0
+
+    def escape(self, message: str) -> EscapedSimulation:
+        """The error to raise in code that reaches for the real world."""
+        error = EscapedSimulation(message)
+        self.escapes.append(error)
+        if self.escapes_end_it:
+            self.stopping = True
+        return error
+
+    def raise_escapes(self) -> None:
+        """Raises the first escape, if escapes end the run and there was one."""
+        if self.escapes_end_it and self.escapes:
+            raise EscapedSimulation(str(self.escapes[0])) from self.escapes[0]
 
     # -- timers ---------------------------------------------------------------------------------------
 
@@ -216,9 +235,9 @@ class Engine:
             self.running = loop
             events._set_running_loop(loop)
             callback = loop.queue.popleft()
-            loop.last_actor = ""
+            loop.last_slot = None
             callback()
-            seen[f"{loop.name}: {loop.last_actor or describe_callback(callback)}"] += 1
+            seen[f"{loop.name}: {getattr(loop.last_slot, 'path', None) or describe_callback(callback)}"] += 1
             if not loop.queue:
                 loop.leave_ready()
         most = "; ".join(f"{name} ({count} of the last {seen.total()})" for name, count in seen.most_common(3))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from aspen.errors import AspenError, EscapedSimulation
+from aspen.errors import AspenError
 from aspen.sim.engine import Engine, SimTimer
 
 T = TypeVar("T")
@@ -93,8 +93,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """What is ready, oldest first."""
         self.dead = False
         self.held = False
-        self.last_actor = ""
-        """The path of the actor whose slot ran last, kept up while a culprit is looked for."""
+        self.last_slot: object = None
+        """Whose slot ran last."""
         self.ghosts: list[str] = []
         """What code of this loop still tried after it was killed. There must be nothing."""
         self.unhandled: list[dict[str, Any]] = []
@@ -128,7 +128,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             return False
         running = self.engine.running
         if running is not None and running.is_node and self.is_node and running is not self:
-            raise EscapedSimulation(
+            raise self.engine.escape(
                 f"code of node {running.name} reached into node {self.name} without the network: a reference or a "
                 f"global is shared between nodes; in production they are different processes"
             )
@@ -241,6 +241,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.engine.run()
         if not awaited.done():
             awaited.cancel()
+            self.engine.raise_escapes()
             raise Deadlock("nothing is ready and no timer is pending, but the awaited result is not there")
         return awaited.result()
 
@@ -334,7 +335,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
 def _escape(name: str) -> Callable[..., NoReturn]:
     def refuse(self: VirtualLoop, *args: object, **kwargs: object) -> NoReturn:
-        raise EscapedSimulation(
+        raise self.engine.escape(
             f"loop.{name}() reaches for the real world, which is not there in simulation; go through an actor's "
             f"ctx.offload(), or put a fake in its place"
         )
