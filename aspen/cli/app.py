@@ -144,9 +144,7 @@ def locate(directory: Path, target: str) -> tuple[str, str]:
     record = find_node(directory, target)
     if record is None:
         running = ", ".join(record.name for record in nodes(directory)) or "none"
-        raise NotReachable(
-            f"no node named {target!r} runs on this machine (running: {running}); or give ID@tcp://HOST:PORT"
-        )
+        raise NotReachable(f"no node named {target!r} runs on this machine (running: {running}); or give ID@tcp://HOST:PORT")
     return record.node_id, record.address
 
 

@@ -28,13 +28,8 @@ DEFAULT_FILE = "aspen.toml"
     "--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file.  [default: ./aspen.toml]"
 )
 @click.option("--set", "settings", metavar="APP.KEY=VALUE", multiple=True, help="A setting of an application.")
-@click.option(
-    "--kind",
-    type=click.Choice(["permanent", "transient", "temporary"]),
-    default="permanent",
-    show_default=True,
-    help="Whether the end of the application ends the node.",
-)
+@click.option("--kind", type=click.Choice(["permanent", "transient", "temporary"]), default="permanent", show_default=True,
+              help="Whether the end of the application ends the node.")
 @click.option("--strict-messages", is_flag=True, default=None, help="Check that every message could leave the process.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))

@@ -91,9 +91,7 @@ class Node:
             settings[planned.app.name].update(planned.settings)
         for name in self.node_config.apps:
             if name not in settings:
-                source = next(
-                    (s for k, s in self.node_config.sources.items() if k.startswith(f"apps.{name}.")), "settings"
-                )
+                source = next((s for k, s in self.node_config.sources.items() if k.startswith(f"apps.{name}.")), "settings")
                 known = ", ".join(sorted(settings)) or "none"
                 raise ConfigError(f"{source}: apps.{name}: this node runs no such application; it runs: {known}")
         return settings

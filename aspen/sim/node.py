@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from aspen import limits
 from aspen.actor import Process, System, make_ref, process_of, system_on
 from aspen.errors import AspenError, UsageError
-from aspen.otp.starting import Child, exit_reason, start_in
+from aspen.otp.starting import Child, exit_reason, start_in, stop
 from aspen.sim.clock import NodeClock
 from aspen.sim.disk import SimDisk
 from aspen.sim.loop import LoopPort, VirtualLoop
@@ -245,9 +245,7 @@ class SimNode:
             return
 
         async def end() -> None:
-            ended = system.exit_reason(root)
-            system.exit(None, root, SHUTDOWN)
-            await ended
+            await stop(make_ref(root), SHUTDOWN, timeout=None)
 
         try:
             await self.call(end)
