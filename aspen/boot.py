@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +80,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
             plan,
             boot=seat.boot,
             node_id=identity.node_id,
+            process_id=os.getpid(),
             curve_secret_z85=identity.curve_secret_z85,
             authorize=trusted.authorize,
             set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
@@ -132,7 +134,7 @@ def _on_stall(stall: Stall) -> type[BaseException] | None:
             }
         },
     )
-    return interrupts(process) if isinstance(process, Process) else None
+    return interrupts(process, stall.held_ms) if isinstance(process, Process) else None
 
 
 __all__ = ["run", "run_node"]

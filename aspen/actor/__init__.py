@@ -5,6 +5,7 @@
     process     one actor's record; `task` its running async handler
     behaviour   what can be run: `Behaviour` and its compiled `Blueprint`
     refs        generated references; `sending` the long ways of a send
+    waiting     who waits for whom, and the cycles that are broken
     scheduler   run queue, turns, slots, timers
     system      the actors of one node: start, links, monitors, exits, the end
     travel      how references go through the codec
@@ -20,10 +21,11 @@ from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, 
 from aspen.actor.context import Context, Every, ReplyHandle, defer
 from aspen.actor.process import Process
 from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref, pid_of, process_of
-from aspen.actor.reply import Reply
+from aspen.actor.reply import Notice, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
-from aspen.actor.sending import caller_of, current_process
+from aspen.actor.sending import caller_of
 from aspen.actor.system import System, abbreviate, system_of, system_of_loop, system_on
+from aspen.actor.waiting import current_process
 
 __all__ = [
     "UNBOUNDED",
@@ -34,6 +36,7 @@ __all__ = [
     "Every",
     "HandlerSpec",
     "NamedRef",
+    "Notice",
     "Process",
     "Reply",
     "ReplyHandle",

@@ -15,12 +15,12 @@ import asyncio
 import traceback
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CoroutineType
 from typing import Any
 
 from aspen import limits, wire
-from aspen.actor.behaviour import IDLE_TIMEOUT, INFO, INIT, STOP, Behaviour
+from aspen.actor.behaviour import APPLY, CONTINUE, IDLE_TIMEOUT, INFO, INIT, RAISE, STOP, Behaviour
 from aspen.actor.process import (
     DEAD,
     F_CONTROL,
@@ -29,6 +29,8 @@ from aspen.actor.process import (
     F_IDLE,
     F_OBSERVED,
     F_STRICT,
+    F_UNBORN,
+    F_URGENT,
     NO_MAIL,
     QUEUED,
     Debug,
@@ -36,9 +38,9 @@ from aspen.actor.process import (
     Process,
 )
 from aspen.actor.refs import make_ref
-from aspen.actor.reply import NEVER_NS, Reply
-from aspen.actor.scheduler import Scheduler
-from aspen.actor.sending import no_proc, put_urgent
+from aspen.actor.reply import NEVER_NS, UNAWAITED, Notice, Reply
+from aspen.actor.scheduler import Scheduler, TimerEntry
+from aspen.actor.sending import no_proc, put_stop, put_urgent
 from aspen.actor.task import HandlerTask
 from aspen.errors import ActorFailed, AlreadyRegistered, StartFailed, UsageError
 from aspen.traits import Ports
@@ -54,6 +56,7 @@ from aspen.types import (
     IdleTimeout,
     Ignore,
     Pid,
+    Shutdown,
     Stop,
     SupervisorReport,
     describe_reason,
@@ -62,11 +65,14 @@ from aspen.types import (
 
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, System] = weakref.WeakKeyDictionary()
 _by_identity: weakref.WeakValueDictionary[tuple[str, int], System] = weakref.WeakValueDictionary()
+_latest: Callable[[], System | None] = lambda: None  # noqa: E731 -- a weak reference to nothing
 
 TERMINATE = "terminate"
 
 Observer = Callable[[Process, str, str, object], object]
 """`(process, event, name, payload)`; events: `receive`, `reply`, `start`, `end`. The payload may change later."""
+_KERNEL_MESSAGES = (INFO, STOP, IDLE_TIMEOUT, INIT, CONTINUE, RAISE)
+"""What is in the urgent lane for the process's own sake; no dead letter when it ends first."""
 
 
 class Tombstone(Behaviour):
@@ -121,7 +127,8 @@ class System:
         }
         self._serial = 0
         self._monitor = 0
-        _of_loop[ports.loop.asyncio] = self
+        self.loop = ports.loop.asyncio
+        _of_loop[self.loop] = self
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -142,15 +149,17 @@ class System:
         `__init__` and `init` have returned; None when that has already happened.
 
         With `at_once` the constructor runs now, in the name of the new process, while its creator is held;
-        otherwise in the process's own first slot.
+        otherwise in the process's own first slot, and what comes of it is told to nobody.
 
         Raises:
-            UsageError: `cls` is no actor class.
+            UsageError: `cls` is no actor class, or the parent to link to has ended.
             AlreadyRegistered: `name` is taken.
             StartFailed, Ignore: the constructor raised, with `at_once`.
         """
         if not (isinstance(cls, type) and issubclass(cls, Behaviour)):
             raise UsageError(f"{cls!r} is not an actor class; derive it from aspen.Actor")
+        if link and parent is not None and parent.wake == DEAD:
+            raise UsageError(f"{parent.path} has ended, so nothing can be linked to it; start() links to nobody")
         self._serial = serial = self._serial + 1
         process = Process(self, serial, cls.blueprint, label)
         process.parent = parent
@@ -163,9 +172,10 @@ class System:
         if link and parent is not None:
             self.link(parent, process)
         if not at_once:
-            process.starting = Reply(process, NEVER_NS)
-            put_urgent(process, INIT, ())
-            process.handlers = {**process.handlers, INIT: _construct_later(self, process, cls, args, kwargs)}
+            process.starting = UNAWAITED
+            process.birth = (args, kwargs)
+            process.flags |= F_UNBORN
+            self.scheduler.enqueue(process)
             return process
         try:
             self._construct(process, cls, args, kwargs)
@@ -176,11 +186,34 @@ class System:
             reason = error.reason if isinstance(error, Stop) else error
             self._report(process, reason, ("__init__", args, None))
             self._unstarted(process, reason)
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise StartFailed(_why_not_started(process, reason), reason) from _cause(error)
         if process.blueprint.has_init:
             process.starting = Reply(process, NEVER_NS)
             put_urgent(process, INIT, ())
+            if process.urgent is not None:
+                process.urgent.rotate(1)  # before what the constructor put there with `continue_`
         return process
+
+    def construct_itself(self, process: Process) -> None:
+        """The first thing that a process does which was made with `at_once=False`."""
+        process.flags &= ~F_UNBORN
+        (args, kwargs), process.birth = process.birth or ((), None), None
+        try:
+            self._construct(process, process.blueprint.cls, args, kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._start_ended(process, error)
+            return
+        if process.blueprint.has_init:
+            if process.urgent is None:
+                process.urgent = deque()
+            process.urgent.appendleft((INIT, (), None))
+            process.flags |= F_URGENT
+        else:
+            process.starting = None
 
     def _construct(
         self, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
@@ -206,6 +239,11 @@ class System:
             self.unlink(parent, process)
         self._die(process, reason)
 
+    def broken(self, process: Process, error: Exception) -> None:
+        """Ends a process in whose slot the kernel itself failed; the node goes on."""
+        self._report(process, error, ("", (), None))
+        self._die(process, error)
+
     def _start_ended(self, process: Process, error: BaseException | None) -> None:
         starting, process.starting = process.starting, None
         if starting is None:
@@ -216,6 +254,12 @@ class System:
             starting.resolve(make_ref(process))
             return
         reason = error.reason if isinstance(error, Stop) else error
+        if starting is UNAWAITED:
+            if isinstance(error, Ignore):
+                reason = NORMAL
+            self._report(process, reason, (INIT, (), None))
+            self._unstarted(process, reason)
+            return
         if isinstance(error, Ignore):
             failure: BaseException = error
             reason = NORMAL
@@ -229,8 +273,8 @@ class System:
     # -- links, monitors, exits ------------------------------------------------------------------------------
 
     def link(self, one: Process, other: Process) -> None:
-        """Links two processes, once. A dead `other` sends `one` an exit with `NOPROC`."""
-        if one is other:
+        """Links two processes, once. A dead `other` sends `one` an exit with `NOPROC`; a dead `one` links nobody."""
+        if one is other or one.wake == DEAD:
             return
         if other.wake == DEAD:
             self._add_link(one, other)
@@ -254,6 +298,8 @@ class System:
     def monitor(self, watcher: Process | Reply[Any], target: Process) -> int:
         """Watches `target`. A process gets one `Down`; a reply is resolved with the exit reason."""
         self._monitor = number = self._monitor + 1
+        if isinstance(watcher, Process) and watcher.wake == DEAD:
+            return number
         if target.wake == DEAD:
             reason = NOPROC
             if isinstance(watcher, Reply):
@@ -289,7 +335,7 @@ class System:
 
     def exit_reason(self, target: Process) -> Reply[object]:
         """A reply that brings the exit reason of `target` when it ends; `NOPROC` when it had ended before."""
-        reply: Reply[object] = Reply(target, NEVER_NS)
+        reply: Reply[object] = Notice(target, NEVER_NS)
         self.monitor(reply, target)
         return reply
 
@@ -321,16 +367,17 @@ class System:
         elif isinstance(reason, str) and reason == KILL:
             self._die(process, KILLED)
             return
-        if process.trap_exit and process.starting is None:
-            if sender is not None and sender is process.parent:
-                put_urgent(process, STOP, (reason,))
+        by_parent = sender is not None and sender is process.parent
+        if process.trap_exit and not (by_parent and process.starting is not None):
+            if by_parent:
+                put_stop(process, reason)
                 if linked:
                     self._bound_orphan(process)
             else:
                 pid = sender.pid if sender is not None else Pid(self.name, self.boot, 0)
                 put_urgent(process, INFO, (Exit(pid, reason),))
             return
-        if isinstance(reason, str) and reason == NORMAL and sender is not process:
+        if isinstance(reason, str) and reason == NORMAL and sender is not process and not process.trap_exit:
             return
         if not process.flags & F_EXITING:
             self.end(process, reason, terminate=False)
@@ -353,6 +400,11 @@ class System:
             reply.resolve(fn(process))
         except Exception as error:
             reply.fail(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # `Stop` or `Ignore` would end the asker, who did not raise it.
+            reply.fail(UsageError(f"looking into {process.path} raised {error!r}, which is for handlers"))
 
     def end(self, process: Process, reason: object, *, terminate: bool) -> None:
         """Ends a process in order: a handler in progress is cancelled, `terminate` runs if asked for."""
@@ -378,9 +430,8 @@ class System:
         self._die(process, reason)
 
     def _terminate_raised(self, process: Process, error: BaseException, message: Message) -> object:
-        if isinstance(error, KeyboardInterrupt):
-            raise error
         if isinstance(error, Stop):
+            self._report(process, error.reason, message)
             return error.reason
         self._report(process, error, message)
         return error
@@ -389,13 +440,16 @@ class System:
 
     def handler_raised(self, process: Process, error: BaseException, message: Message) -> None:
         """A handler ended by an exception: answers the caller, reports, and ends the process."""
-        name, _, reply = message
+        name, args, reply = message
+        if name == APPLY:
+            name = args[0]
         if name == INIT:
             self._start_ended(process, error)
             return
         if isinstance(error, Stop):
             if reply is not None:
                 reply.fail(ActorFailed(f"{process.path} stopped: {describe_reason(error.reason)}", error.reason))
+            self._report(process, error.reason, message)
             self.end(process, error.reason, terminate=True)
             return
         if reply is not None:
@@ -408,6 +462,12 @@ class System:
             reply.fail(failure)
         self._report(process, error, message)
         self.end(process, error, terminate=True)
+
+    def stopped(self, process: Process, message: Message) -> None:
+        """Ends a process as `message` orders, a stop without a reply."""
+        reason = message[1][0]
+        self._report(process, reason, message)
+        self.end(process, reason, terminate=True)
 
     def handler_ended(self, process: Process, task: HandlerTask, error: BaseException | None) -> None:
         """An async handler has ended, by `error` or in order."""
@@ -426,6 +486,8 @@ class System:
             self.handler_raised(process, error, message)
         elif message[0] == INIT:
             self._start_ended(process, None)
+        elif process.flags & F_IDLE:
+            self.arm_idle(process)
 
     def observe(self, process: Process, debug: Debug, event: str, message: Message, detail: object) -> None:
         """Counts and traces one event of a process for `sys`."""
@@ -437,8 +499,7 @@ class System:
                 debug.casts += 1
             else:
                 debug.calls += 1
-        for tracer in tuple(debug.tracers):
-            tracer(event, name, args, detail)
+        self._tell(debug.tracers, event, name, args, detail)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -453,48 +514,65 @@ class System:
         process.flags = F_DEAD
         if self.observer is not None:
             self.observer(process, "end", "", reason)
-        process.control = None
+        control, process.control = process.control, None
         process.exit_reason = reason
         process.answering = None
         if task is not None:
             self._drop_task(process, task)
-        extra, process.extra = process.extra, None
+        extra = process.extra
         if extra is not None:
-            for give_up in extra.names:
-                give_up()
+            process.extra = None
+            self._tell(extra.names)
             for timer in tuple(extra.timers):
                 timer.cancel()
             for deferred in extra.deferred:
                 deferred.fail(self._failed(process, reason))
         self.table.pop(process.serial, None)
-        starting, process.starting = process.starting, None
-        if starting is not None and not starting.done_:
-            starting.fail(StartFailed(_why_not_started(process, reason), reason))
-        links, process.links = process.links, None
-        for linked in sorted(links or (), key=_serial):
-            self.signal(linked, "exit", (process, reason, True))
-        watchers, process.watchers = process.watchers, None
-        for number, watcher in (watchers or {}).items():
-            if isinstance(watcher, Reply):
-                watcher.resolve(reason)
-            else:
-                self.signal(watcher, "down", (number, process.pid, reason))
-        monitoring, process.monitoring = process.monitoring, None
-        for number, target in (monitoring or {}).items():
-            if target.watchers is not None:
-                target.watchers.pop(number, None)
-        for name, args, reply in (*(urgent or ()), *mailbox):
+        starting = process.starting
+        if starting is not None:
+            process.starting = process.birth = None
+            if not starting.done_:
+                failure = StartFailed(_why_not_started(process, reason), reason)
+                failure.__cause__ = reason if isinstance(reason, BaseException) else None
+                starting.fail(failure)
+        links = process.links
+        if links is not None:
+            process.links = None
+            for linked in sorted(links, key=_serial):
+                self.signal(linked, "exit", (process, reason, True))
+        watchers = process.watchers
+        if watchers is not None:
+            process.watchers = None
+            for number, watcher in watchers.items():
+                if isinstance(watcher, Reply):
+                    watcher.resolve(reason)
+                else:
+                    self.signal(watcher, "down", (number, process.pid, reason))
+        monitoring = process.monitoring
+        if monitoring is not None:
+            process.monitoring = None
+            for number, target in monitoring.items():
+                if target.watchers is not None:
+                    target.watchers.pop(number, None)
+        for name, args, reply in urgent or ():
             if reply is not None:
-                reply.fail(no_proc(process, name) if name != STOP else self._failed(process, reason))
-            elif name not in (INFO, STOP, IDLE_TIMEOUT):
+                reply.fail(no_proc(process, name))
+            elif name not in _KERNEL_MESSAGES:
                 self.dead_letter(process, "noproc", (name, *args))
+        for name, args, reply in mailbox:
+            if reply is not None:
+                reply.fail(no_proc(process, name))
+            else:
+                self.dead_letter(process, "noproc", (name, *args))
+        for signal, signal_args in control or ():
+            if signal == "run":
+                signal_args[1].fail(no_proc(process, "sys"))
         process.actor = None
         process.context = None
         if process.label is not None:
             process.label = process.path
         process.parent = None
-        for listener in self.on_exit:
-            listener(process, reason)
+        self._tell(self.on_exit, process, reason)
 
     def _failed(self, process: Process, reason: object) -> ActorFailed:
         failure = ActorFailed(f"{process.path} ended: {describe_reason(reason)}", reason)
@@ -505,14 +583,16 @@ class System:
     def _drop_task(self, process: Process, task: HandlerTask) -> None:
         waiting_on, process.waiting_on = process.waiting_on, None
         if isinstance(waiting_on, Reply):
-            waiting_on.waiter = None
+            if waiting_on.waiter is process:
+                waiting_on.waiter = None
         elif waiting_on is not None and waiting_on is not task:
             waiting_on.cancel()  # type: ignore[attr-defined]  # a foreign future, by duck type
         if task.reply is not None:
             task.reply.fail(self._failed(process, process.exit_reason))
         task.finish()
+        task.pending = None
         try:
-            task.coro.close()
+            task.close()
         except BaseException as error:
             self._report(process, error, task.message)
 
@@ -522,8 +602,11 @@ class System:
         """Gives a live process a name on this node; given up when it ends.
 
         Raises:
-            AlreadyRegistered: another live process has it.
+            AlreadyRegistered: a live process has it, perhaps this one.
+            UsageError: the process has ended.
         """
+        if process.wake == DEAD:
+            raise UsageError(f"{process.path} has ended and cannot take the name {name!r}")
         holder = self.names.get(name)
         if holder is not None:
             raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
@@ -552,12 +635,21 @@ class System:
         return self.table.get(pid.serial)
 
     def own_timer(self, process: Process, at_ns: int, callback: Callable[[], object]) -> Any:
-        """A timer that is cancelled when `process` ends."""
+        """A timer that is cancelled when `process` ends. What its callback raises is a crash of that process."""
+        if process.wake == DEAD:
+            return TimerEntry(None)
         timers = process.more().timers
-        entry = self.scheduler.timer_at(at_ns, callback)
+        entry = self.scheduler.timer_at(at_ns, lambda: self._own_timer_fired(process, callback))
         entry.on_done = timers.discard
         timers.add(entry)
         return entry
+
+    @staticmethod
+    def _own_timer_fired(process: Process, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            put_urgent(process, RAISE, (error,))
 
     def arm_idle(self, process: Process) -> None:
         """Starts the wait of `ctx.idle_timeout` again, after the process handled something."""
@@ -572,9 +664,10 @@ class System:
         extra = process.extra
         if process.wake == DEAD or extra is None or extra.idle_ns is None:
             return
+        if process.task is not None or process.mailbox or process.urgent:
+            return  # the wait starts again when that has been handled
         due = extra.last_ns + extra.idle_ns
-        if process.task is not None or process.mailbox or self.scheduler.mono_ns() < due:
-            due = max(due, self.scheduler.mono_ns() + 1)
+        if self.scheduler.mono_ns() < due:
             extra.idle_timer = self.own_timer(process, due, lambda: self._idle_check(process))
             return
         put_urgent(process, IDLE_TIMEOUT, (IdleTimeout(),))
@@ -590,8 +683,17 @@ class System:
         self.dead_letter_counts[reason] += 1
         letter = DeadLetter(self.scheduler.mono_ns(), process.path, reason, abbreviate(message))
         self.dead_letters.append(letter)
-        for listener in self.on_dead_letter:
-            listener(letter)
+        self._tell(self.on_dead_letter, letter)
+
+    def _tell(self, listeners: Iterable[Callable[..., object]], *what: object) -> None:
+        """Calls each listener. One that raises is reported to the event loop, and harms nobody else."""
+        for listener in tuple(listeners):
+            try:
+                listener(*what)
+            except Exception as error:
+                self.ports.loop.asyncio.call_exception_handler(
+                    {"message": f"a listener of node {self.name} raised: {listener!r}", "exception": error}
+                )
 
     def _report(self, process: Process, reason: object, message: Message) -> None:
         if is_benign(reason):
@@ -599,7 +701,7 @@ class System:
         actor = process.actor
         try:
             state = abbreviate(actor.format_status()) if actor is not None else ""
-        except Exception as error:
+        except BaseException as error:
             state = f"<format_status raised {describe_reason(error)}>"
         ancestors = []
         parent = process.parent
@@ -612,7 +714,7 @@ class System:
             path=process.path,
             kind=process.blueprint.kind,
             reason=describe_reason(reason),
-            message=abbreviate((message[0], *message[1])),
+            message=abbreviate((message[0], *message[1])) if message[0] else "",
             state=state,
             ancestors=tuple(ancestors),
             traceback="".join(traceback.format_exception(reason)) if isinstance(reason, BaseException) else "",
@@ -620,8 +722,7 @@ class System:
         self.crashes.append(report)
         if process.debug is not None:
             self.observe(process, process.debug, "crash", message, reason)
-        for listener in self.on_crash:
-            listener(report)
+        self._tell(self.on_crash, report)
 
     def close(self) -> None:
         """Runs nothing more on this system."""
@@ -633,7 +734,7 @@ def abbreviate(value: object, chars_max: int = limits.REPORT_TEXT_CHARS_MAX) -> 
     """`repr(value)`, cut to a bound; never raises."""
     try:
         text = repr(value)
-    except Exception as error:
+    except BaseException as error:
         return f"<repr of {type(value).__name__} raised {describe_reason(error)}>"
     return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text)} characters)"
 
@@ -644,12 +745,19 @@ def system_of_loop() -> System:
     Raises:
         UsageError: the loop runs no node.
     """
+    global _latest  # noqa: PLW0603 -- a cache of one: a process seldom runs more than one node
     try:
-        system = _of_loop.get(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         system = None
+    else:
+        system = _latest()
+        if system is not None and system.loop is loop:
+            return system
+        system = _of_loop.get(loop)
     if system is None:
-        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.node.run() or aspen.sim")
+        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.run(main()) or aspen.sim")
+    _latest = weakref.ref(system)
     return system
 
 
@@ -663,21 +771,6 @@ def system_of(pid: Pid) -> System | None:
     return _by_identity.get((pid.node, pid.boot))
 
 
-def _construct_later(
-    system: System, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> Callable[..., Any]:
-    def construct(_: object) -> Any:
-        process.handlers = process.blueprint.handlers
-        system._construct(process, cls, args, kwargs)
-        assert_started = process.actor
-        if process.blueprint.has_init and assert_started is not None:
-            return assert_started.init()
-        system._start_ended(process, None)
-        return None
-
-    return construct
-
-
 def _serial(process: Process) -> int:
     return process.serial
 
@@ -687,8 +780,9 @@ def _is_down(message: object, number: int) -> bool:
 
 
 def _why_not_started(process: Process, reason: object) -> str:
-    return f"{process.blueprint.name} {process.path} did not start: {describe_reason(reason)}"
+    why = reason.term if isinstance(reason, Shutdown) else None
+    return f"{process.blueprint.name} {process.path} did not start: {why or describe_reason(reason)}"
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    return None if isinstance(error, Stop) else error
+    return error.__cause__ if isinstance(error, Stop) else error

@@ -1,6 +1,6 @@
 """What happens in a node, as log records: crashes, restarts, dead letters, stalls.
 
-Loggers: `aspen.crash`, `aspen.supervision`, `aspen.dead_letter`, `aspen.stall`, `aspen.audit`, `aspen.node`. Each record
+Loggers: `aspen.crash`, `aspen.supervision`, `aspen.dead_letter`, `aspen.stall`, `aspen.audit`, `aspen.node`. A record
 carries its data as a dict in `record.aspen`, which `JsonFormatter` prints as fields.
 """
 

@@ -3,8 +3,8 @@
     if self.ctx.buggify("kv.snapshot.tiny_chunk"):
         size = 1
 
-A site is on in a quarter of runs, and then fires at a quarter of its hits. Both are drawn from streams of the site's own, so a
-site that is switched off changes nothing at the others.
+A site is on in a quarter of runs, and then fires at a quarter of its hits. Both are drawn from streams of the site's
+own, so a site that is switched off changes nothing at the others.
 """
 
 from __future__ import annotations

@@ -117,8 +117,8 @@ class Cluster:
         return node
 
     def boot(self, name: str, main: Main) -> SimNode:
-        """Begins an incarnation of a node. `main(node)` is called in its first step: it returns the root supervisor as a
-        `Child`, or a coroutine at whose end the node ends. `node.ready()` tells when the root is up."""
+        """Begins an incarnation of a node. `main(node)` is called in its first step: it returns the root supervisor as
+        a `Child`, or a coroutine at whose end the node ends. `node.ready()` tells when the root is up."""
         node = self.node(name)
         node.boot_now(main)
         return node

@@ -4,11 +4,11 @@ A disk outlives the incarnations of its node. Each incarnation opens handles on 
 handles are cut off, and what the next one finds is drawn by the seed:
 
 - after a *kill* of the process, everything that was written: the page cache survives;
-- after a loss of *power*, what was synced, and of the writes since then some sectors and not others (see `LogFile`),
-  a prefix of the changes of names, and at most the last commit of a store less (see `Storage`).
+- after a loss of *power*, what was synced, and of the writes since then some sectors and not others (see `LogFile`), a
+  prefix of the changes of names, and at most the last commit of a store less (see `Storage`).
 
-Faults, per disk: syncs that lie, syncs and writes that fail, stalls, a full map, rot. A sync that lied leaves its writes
-to the next honest one; a sync that failed leaves its writes in doubt for good, as a page cache does.
+Faults, per disk: syncs that lie, syncs and writes that fail, stalls, a full map, rot. A sync that lied leaves its
+writes to the next honest one; a sync that failed leaves its writes in doubt for good, as a page cache does.
 """
 
 from __future__ import annotations
@@ -448,8 +448,12 @@ class DiskPort:
 
     def files(self, directory: str) -> SimFiles:
         """The files of a directory."""
-        return SimFiles(self._disk, self._handles, self._disk.directory(directory))
+        attached = self._handles.counts("opened a directory")
+        return SimFiles(
+            self._disk, self._handles, self._disk.directory(directory) if attached else _Directory(directory)
+        )
 
     def storage(self, name: str, tables: Sequence[str], *, map_bytes: int) -> SimStorage:
         """The store of that name with these tables."""
-        return SimStorage(self._disk, self._handles, self._disk.store(name), tables, map_bytes)
+        image = self._disk.store(name) if self._handles.counts("opened a store") else StoreImage(name)
+        return SimStorage(self._disk, self._handles, image, tables, map_bytes)

@@ -1,16 +1,16 @@
 """`SimNetwork`: frames between the nodes of a world, as ZeroMQ over TCP would carry them, and fail to.
 
-The model. Each node that connects to a peer has one *link* to it, with one FIFO *lane* for each lane number: a lane never
-reorders. A link is down, up, or up and not yet known to be broken. While it is up, a frame takes the time that the
-path's `LinkQuality` draws; while it is down, frames wait, up to the high-water mark, and go out when it is up again.
+The model. Each node that connects to a peer has one *link* to it, with one FIFO *lane* for each lane number: a lane
+never reorders. A link is down, up, or up and not yet known to be broken. While it is up, a frame takes the time that
+the path's `LinkQuality` draws; while it is down, frames wait, up to the high-water mark, and go out when it is up.
 
     connect ──handshake──> UP ──break──> DOWN ──handshake──> UP ...
                             │ on_peer_up  │ on_peer_down
 
-A link breaks when its peer dies, and when a partition, a pause or a clog lasts longer than the transport's patience. Then an unknown
-suffix of the frames in flight is lost; the prefix that survives may arrive after the first frames of the next
-connection. A frame that is dropped alone (`loss`), or comes twice (`duplicate`), is worse than TCP: it stands for queues that overflow
-without a word, and for links that retransmit.
+A link breaks when its peer dies, and when a partition, a pause or a clog lasts longer than the transport's patience.
+Then an unknown suffix of the frames in flight is lost; the prefix that survives may arrive after the first frames of
+the next connection. A frame that is dropped alone (`loss`), or comes twice (`duplicate`), is worse than TCP: it stands
+for queues that overflow without a word, and for links that retransmit.
 
 Every draw comes from a stream of the pair of nodes and the purpose, so a fault on one path changes nothing on another.
 """
@@ -205,10 +205,7 @@ class _Link:
         return delay
 
     def _put_at(self, lane: _Lane, arrival: int, frame: bytes) -> None:
-        last = lane.last_ns
-        if arrival < last:
-            arrival = last
-        lane.last_ns = arrival
+        arrival = lane.last_ns = max(arrival, lane.last_ns)
         lane.wire.append((arrival, lane.connection, frame))
         if lane.timer is None:
             self._arm(lane, arrival)
@@ -535,7 +532,12 @@ class SimNetwork:
         pairs = [(a, b) for one in sets for other in sets if one is not other for a in one for b in other if a != b]
         for src, dst in pairs:
             self.block(src, dst)
-        return once(lambda: [self.unblock(src, dst) for src, dst in pairs])
+
+        def heal() -> None:
+            for src, dst in pairs:
+                self.unblock(src, dst)
+
+        return once(heal)
 
     def clog(self, node: str, others: Iterable[str]) -> Callable[[], None]:
         """Nothing passes between a node and others, as if its cable were out. Call the result to unclog it."""

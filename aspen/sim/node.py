@@ -6,8 +6,8 @@
                   DOWN, with what the disk kept
 
 A machine keeps its disk, the rate of its clock and the error of its wall clock. An incarnation has a `Ports` bundle,
-an event loop and a `System` of its own; when it dies, all of them are revoked, and everything that was suspended in it is
-kept as it is, for good: nothing of it runs, not even a `finally`.
+an event loop and a `System` of its own; when it dies, all of them are revoked, and everything that was suspended in it
+is kept as it is, for good: nothing of it runs, not even a `finally`.
 """
 
 from __future__ import annotations
@@ -162,10 +162,9 @@ class SimNode:
 
     def _begin(self, main: Main, system: System) -> None:
         """The node's first step."""
-        assert self.loop is not None  # noqa: S101 -- set in boot_now
         what = main(self)
         work = self._run_root(system, what) if isinstance(what, Child) else self._run_main(what)
-        self.loop.create_task(work, name=f"{self.name}.main")
+        system.ports.loop.asyncio.create_task(work, name=f"{self.name}.main")
 
     async def _run_root(self, system: System, root: Child[Any]) -> None:
         try:

@@ -36,6 +36,9 @@ class VirtualOffload:
         """Runs `fn(*args)`, unless its awaiter is cancelled first."""
         return self._start(fn, args, limits.OFFLOAD_PROCESSES_MAX, interruptible=True)
 
+    def close(self) -> None:
+        """Nothing to do."""
+
     def _start(self, fn: Callable[..., R], args: tuple[Any, ...], places: int, *, interruptible: bool) -> Awaitable[R]:
         if self._pending >= places + limits.OFFLOAD_QUEUE_MAX:
             raise Overloaded(f"{self._pending} offloaded calls are in progress or waiting; this one was not executed")

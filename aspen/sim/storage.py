@@ -1,7 +1,7 @@
 """`SimStorage`: ordered tables with transactions, as LMDB with `metasync` off gives them, on a simulated disk.
 
-What a loss of power leaves, as LMDB promises it: every commit but perhaps the last, each wholly. When syncs lied, that promise
-is void: several commits may be gone, or the store is corrupt and says so when it is opened.
+What a loss of power leaves, as LMDB promises it: every commit but perhaps the last, each wholly. When syncs lied, that
+promise is void: several commits may be gone, or the store is corrupt and says so when it is opened.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ class StoreImage:
     def apply(self, changes: dict[str, dict[bytes, bytes | None]]) -> Undo:
         """Makes changes; returns what puts them back."""
         undo: Undo = []
-        for name in changes:
+        for name, changed in changes.items():
             table = self.own(name)
             values = table.values
-            for key, value in changes[name].items():
+            for key, value in changed.items():
                 old = values.get(key)
                 undo.append((name, key, old))
                 if value is not None:

@@ -1,9 +1,9 @@
 """`Trace`: what happened in a run, as one hash, with checkpoints, so that two runs can be compared and their first
 difference found.
 
-An event is `(time, node, actor, kind, name, payload)`. Payloads are hashed by content: exceptions by their type, references by
-pid, functions by name, anything else without a content of its own by its type. Nothing that differs between two
-processes gets in: no address, no message of an error, no traceback.
+An event is `(time, node, actor, kind, name, payload)`. Payloads are hashed by content: exceptions by their type,
+references by pid, functions by name, anything else without a content of its own by its type. Nothing that differs
+between two processes gets in: no address, no message of an error, no traceback.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ plain_forms: dict[type, Callable[[Any], Any]] = {}
 """For types with an identity of their own, as references have: what stands for a value, made of plain values."""
 
 
-def content(value: object) -> bytes:
+def content(value: Any) -> bytes:
     """The content of a value, the same in every process. Sets are put in order; order that came from a set is not."""
     try:
         return marshal.dumps(value, _MARSHAL)
@@ -51,7 +51,7 @@ def _plain(value: Any, depth: int) -> Any:
     if kind is dict:
         return ["{}", *([_plain(key, depth + 1), _plain(item, depth + 1)] for key, item in value.items())]
     if kind in (set, frozenset):
-        return sorted((marshal.dumps(_plain(item, depth + 1), _MARSHAL) for item in value))
+        return sorted(marshal.dumps(_plain(item, depth + 1), _MARSHAL) for item in value)
     for base in kind.__mro__:
         form = plain_forms.get(base)
         if form is not None:
@@ -93,7 +93,7 @@ class Trace:
         """Events between two checkpoints."""
         return self._every
 
-    def add(self, t_ns: int, node: str, actor: int, kind: str, name: str, payload: object) -> None:
+    def add(self, t_ns: int, node: str, actor: int, kind: str, name: str, payload: Any) -> None:
         """Adds an event."""
         try:
             data = marshal.dumps(payload, _MARSHAL)

@@ -1,8 +1,8 @@
 """`Tripwires`: simulated code that reads real time, chance or the machine raises `EscapedSimulation`.
 
-While a run is on, the functions in `FORBIDDEN` are replaced, in their modules and wherever a program has imported them by
-name. A call from a program, or from a library on a program's behalf, raises an error that names the line and what to use
-instead. Calls from the few library modules in `ALLOWED` (log records have real times, say) go through.
+While a run is on, the functions in `FORBIDDEN` are replaced, in their modules and wherever a program has imported them
+by name. A call from a program, or from a library on a program's behalf, raises an error that names the line and what to
+use instead. Calls from the few library modules in `ALLOWED` (log records have real times, say) go through.
 
 `id()` is not forbidden, since an identity is harmless and its order is not: programs see it permuted by a key of the
 process, so that what depends on the order of addresses differs in the second run of a seed.
@@ -184,7 +184,7 @@ class Tripwires(AbstractContextManager[None]):
             frame = sys._getframe(1)
             if _root(frame) in ALLOWED or (who := culprit(frame)) is None:
                 return real(*args, **kwargs)
-            self.spring(label, instead, who)
+            return self.spring(label, instead, who)
 
         trap.__name__ = getattr(real, "__name__", label)
         return trap

@@ -17,9 +17,7 @@ from aspen.errors import MapFull, UsageError
 
 class LmdbStorage:
     def __init__(self, path: Path, tables: Sequence[str], *, map_bytes: int) -> None:
-        self.env = lmdb.open(
-            str(path), map_size=map_bytes, max_dbs=len(tables), metasync=False, max_spare_txns=0
-        )
+        self.env = lmdb.open(str(path), map_size=map_bytes, max_dbs=len(tables), metasync=False, max_spare_txns=0)
         self.tables = {name: self.env.open_db(name.encode()) for name in tables}
 
     def begin(self, *, write: bool = False) -> LmdbTransaction:

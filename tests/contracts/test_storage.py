@@ -27,9 +27,7 @@ def sim_storage() -> Storage:
 
 @pytest.fixture(params=["sim", "lmdb"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    storage: Storage = (
-        sim_storage() if request.param == "sim" else LmdbStorage(tmp_path, TABLES, map_bytes=MAP_BYTES)
-    )
+    storage: Storage = sim_storage() if request.param == "sim" else LmdbStorage(tmp_path, TABLES, map_bytes=MAP_BYTES)
     yield storage
     storage.close()
 
