@@ -10,7 +10,8 @@ The world, which knows nothing of actors:
     disk      files, and a device that lies; storage ordered transactions on it
     buggify   places that go wrong on purpose
     trace     what happened, as one hash; and where two runs part
-    tripwire  what catches code that reaches for the real world
+    tripwire  what catches code that reaches for the real world; module_state, what catches globals
+    perturb   makes a second process different; lint sees in the source what it can
 
 What runs in it:
 
@@ -26,9 +27,11 @@ from aspen.sim.clock import NodeClock, VirtualClock, VirtualRandom
 from aspen.sim.cluster import Cluster
 from aspen.sim.disk import DiskFaults, SimDisk
 from aspen.sim.engine import Engine
+from aspen.sim.lint import Finding, lint
 from aspen.sim.loop import Deadlock, VirtualLoop
 from aspen.sim.network import LinkQuality, NetworkTiming, SimNetwork
 from aspen.sim.node import NodeDown, SimNode
+from aspen.sim.perturb import perturb
 from aspen.sim.trace import Divergence, Trace, TraceData, diff
 from aspen.sim.tripwire import Tripwires
 from aspen.sim.world import World
@@ -40,6 +43,7 @@ __all__ = [
     "DiskFaults",
     "Divergence",
     "Engine",
+    "Finding",
     "LinkQuality",
     "NetworkTiming",
     "NodeClock",
@@ -55,4 +59,6 @@ __all__ = [
     "VirtualRandom",
     "World",
     "diff",
+    "lint",
+    "perturb",
 ]

@@ -33,8 +33,9 @@ from aspen.actor import ActorRef, NamedRef, Process, Reply
 from aspen.errors import UsageError
 from aspen.sim.buggify import Buggify
 from aspen.sim.clock import VirtualRandom
-from aspen.sim.engine import STEPS_MAX, Engine
+from aspen.sim.engine import GC_EVERY_STEPS, STEPS_MAX, Engine
 from aspen.sim.loop import VirtualLoop
+from aspen.sim.module_state import ModuleState
 from aspen.sim.network import NetworkTiming, SimNetwork
 from aspen.sim.node import PAUSED, Main, SimNode
 from aspen.sim.trace import Trace, plain_forms
@@ -57,9 +58,12 @@ class Cluster:
         sites: Mapping[str, bool] | None = None,
         timing: NetworkTiming | None = None,
         tripwires: bool = True,
+        module_state: bool = True,
+        gc_every_steps: int = GC_EVERY_STEPS,
     ) -> None:
         """`nodes` is their names, or how many: `n1`, `n2`, ... `sites` says which buggify sites are on; the others are
-        drawn. `trace` is one that records, if you want that."""
+        drawn. `trace` is one that records, if you want that. `tripwires` and `module_state` say whether code that
+        reaches for the real world, and state that programs keep in their modules, are refused."""
         names = [f"n{n}" for n in range(1, nodes + 1)] if isinstance(nodes, int) else list(nodes)
         if not names or len(set(names)) != len(names):
             raise UsageError(f"a cluster of {names}: name one node or more, each once")
@@ -68,6 +72,8 @@ class Cluster:
         self.random = VirtualRandom(seed, "cluster")
         self.engine = Engine(seed, steps_max=steps_max, collect_garbage=True)
         self.engine.escapes_end_it = True
+        self.engine.gc_every_steps = gc_every_steps
+        self._module_state = ModuleState() if module_state else None
         self.clock = self.engine.clock
         """The true time."""
         self.loop = VirtualLoop(self.engine, "world")  # type: ignore[abstract]  # the rest raises EscapedSimulation
@@ -97,11 +103,22 @@ class Cluster:
     def observer_of(self, node: SimNode) -> Callable[[Process, str, str, object], None]:
         """What the kernel of a node tells."""
         add, clock, name = self.trace.add, self.clock, node.name
+        modules = self._module_state
 
         def observe(process: Process, event: str, message: str, payload: object) -> None:
+            if event == "start" and modules is not None:
+                modules.look_at(message.partition(":")[0])
             add(clock.now_ns, name, process.serial, event, message, payload)
 
         return observe
+
+    def check_module_state(self) -> None:
+        """Notes an escape when programs keep state in their modules. Done before a node boots anew."""
+        for name in self._module_state.changed() if self._module_state is not None else ():
+            self.engine.escape(
+                f"{name} has changed while nodes ran: a global outlives a simulated crash and is shared by all nodes, "
+                f"as in production it is not; keep it in an actor, or on disk"
+            )
 
     # -- nodes ------------------------------------------------------------------------------------------
 

@@ -218,6 +218,7 @@ class Engine:
         if self.steps >= self._end_step:
             self._spins(f"{self.steps_max} callbacks ran and it is not done")
         if self._collect_garbage:
+            self.running = None  # what a collection calls back is on no node's behalf
             gc.collect()
         if self.clock.now_ns != self._instant_ns:
             self._instant_ns, self._instant_step = self.clock.now_ns, self.steps

@@ -131,6 +131,8 @@ class SimNode:
             raise UsageError(
                 f"{len(_graveyard)} dead incarnations are kept in this process; run each seed in a process of its own"
             )
+        if self.boot:
+            cluster.check_module_state()
         self.boot += 1
         self.main = main
         self.state = UP

@@ -31,7 +31,23 @@ class Opaque:
 
 
 def test_content_tells_values_apart_and_nothing_else() -> None:
-    values = [None, 0, 1, True, 1.0, "1", b"1", (1,), {1: 2}, {2: 1}, {1}, Point(1, 2), Point(2, 1), Colour.RED, Colour.BLUE]
+    values = [
+        None,
+        0,
+        1,
+        True,
+        1.0,
+        "1",
+        b"1",
+        (1,),
+        {1: 2},
+        {2: 1},
+        {1},
+        Point(1, 2),
+        Point(2, 1),
+        Colour.RED,
+        Colour.BLUE,
+    ]
     assert len({content(value) for value in values}) == len(values)
     assert content(Point(1, Opaque())) == content(Point(1, Opaque()))
     assert content(ValueError("at 0x7f01")) == content(ValueError("at 0x7f02"))
