@@ -18,6 +18,7 @@ from aspen.io import new_event_loop, real_ports
 from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat
+from aspen.io.process import spare_collections
 from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
 from aspen.io.zmq_port import ZmqTransport
@@ -37,6 +38,7 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
     The actors that are left at its end are dropped. For anything that stays, write an `Application` and use
     `aspen run`: that has a tree, an orderly end, and a port to attach to.
     """
+    spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
         ports = real_ports(loop)
@@ -56,6 +58,7 @@ def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> in
         StartFailed: the tree did not start; the cause says why.
     """
     handler = _configure_log(config)
+    spare_collections()
     config = config.named(plan[0].app.name if plan else "aspen")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

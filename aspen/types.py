@@ -153,6 +153,6 @@ class SupervisorReport:
     supervisor: str
     child: str
     event: str
-    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown`, `stopped`, or, of an application,
-    `callback_failed`."""
+    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown`, `stopped`; `callback_failed` of an
+    application; `handler_removed` from an event manager."""
     reason: str

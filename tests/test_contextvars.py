@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 
+import pytest
+
 from aspen.actor import System
-from aspen.otp import Actor, call, start
+from aspen.errors import ActorFailed
+from aspen.otp import Actor, call, kill, start
 from aspen.sim import World
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -19,6 +22,14 @@ class Reader(Actor):
     @call
     def read(self) -> str:
         return WHO.get()
+
+    @call(timeout=None)
+    async def set_until_the_end(self) -> None:
+        token = WHO.set("me")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            WHO.reset(token)
 
     @call
     async def read_later(self) -> str:
@@ -50,5 +61,18 @@ def test_context_variables_of_a_caller_stay_with_the_caller(system: System, worl
             return [*answers, await reader.timed()]
 
         assert await asyncio.create_task(ask()) == ["nobody"] * 5
+
+    world.run(main())
+
+
+def test_a_killed_handler_cleans_up_in_its_own_context(system: System, world: World) -> None:
+    async def main() -> None:
+        reader = await start(Reader)
+        waiting = reader.set_until_the_end()
+        await asyncio.sleep(0.1)
+        kill(reader)
+        with pytest.raises(ActorFailed, match="killed"):
+            await waiting
+        assert not system.crashes
 
     world.run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aspen.actor.behaviour import CONTINUE, INFO, Behaviour
 from aspen.actor.process import DEAD, F_IDLE, Process
@@ -250,9 +250,9 @@ def _ns(seconds: float, what: str, least: int) -> int:
     return ns
 
 
-def defer() -> Any:
+def defer() -> R:  # type: ignore[type-var]  # stands for a result of whatever type the handler declares
     """Return it from a `@call` handler that answers later, through `ctx.reply_handle()`."""
-    return DEFERRED
+    return cast(R, DEFERRED)
 
 
 Behaviour._context_class = Context

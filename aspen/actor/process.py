@@ -14,6 +14,7 @@ A process has three places for what comes in, taken in this order:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -154,6 +155,27 @@ class Process:
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.path}>"
+
+
+class Via(ABC):
+    """A name that is kept elsewhere than in the node's own table of names: by a registry, or worked out from a key.
+
+    Hashable. Use it where a name is asked for.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def register(self, system: System, process: Process) -> None:
+        """Gives the name to a live process, until it ends. Raises AlreadyRegistered."""
+
+    @abstractmethod
+    def unregister(self, system: System, process: Process) -> None:
+        """Takes the name from this process, if it has it."""
+
+    @abstractmethod
+    def whereis(self, system: System) -> Process | None:
+        """The holder of the name now."""
 
 
 class Extra:

@@ -106,6 +106,7 @@ class Scheduler:
         "_context",
         "_heap",
         "_sequence",
+        "_slots_max",
         "_timer",
         "_timer_ns",
         "_timers_kept",
@@ -134,6 +135,7 @@ class Scheduler:
         self.current: Process | None = None
         self.turn = 0
         self.choose = choose
+        self._slots_max = limits.TURN_SLOTS_MAX if choose is None else limits.SIM_TURN_SLOTS_MAX
         # Turns and timers run in this context, not in that of whoever happened to ask for them first.
         self._context = copy_context()
         self._context.run(current_process.set, None)
@@ -201,13 +203,13 @@ class Scheduler:
         now = self.now_ns = mono_ns()
         turn_end = now + _TURN_NS
         self.turn += 1
-        slots = 0
+        slots, slots_max = 0, self._slots_max
         coroutine = CoroutineType
         while queue:
             slots += 1
             if not slots & _CLOCK_MASK:
                 now = self.now_ns = mono_ns()
-                if now > turn_end:
+                if now > turn_end or slots > slots_max:
                     break
             if choose is not None and choose(queue):
                 break
@@ -215,6 +217,8 @@ class Scheduler:
             self.current = process
             if process.flags:
                 if not self._special(process):
+                    if self.now_ns > turn_end:
+                        break
                     continue
             task = process.task
             if task is not None:
@@ -286,6 +290,8 @@ class Scheduler:
                     queue.append(process)
                 else:
                     process.wake = IDLE
+            if slot_end and now > turn_end:
+                break
 
     def _end_slot(self, process: Process) -> None:
         if process.flags & (F_CONTROL | F_URGENT) and (process.task is None or process.flags & F_CONTROL):
@@ -376,8 +382,10 @@ class Scheduler:
                 return
             if process.flags & (F_CONTROL | F_SUSPENDED | F_EXITING):
                 return
-            if count & _CLOCK_MASK == _CLOCK_MASK and self.mono_ns() > slot_end:
-                return
+            if count & _CLOCK_MASK == _CLOCK_MASK:
+                now = self.now_ns = self.mono_ns()
+                if now > slot_end:
+                    return
 
     def _one(self, process: Process, message: Message) -> None:
         """Handles one message with everything that may be switched on."""

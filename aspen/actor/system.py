@@ -1,29 +1,26 @@
 """`System`: the actors of one node incarnation, and what happens between them.
 
-It owns the process table, the scheduler, the local names, and the record of crashes and dead letters. Links,
-monitors and exit signals live here:
+It owns the process table, the scheduler and the local names: how processes start, run handlers to their end, and end.
+`bonds` has links, monitors and signals; `records` what is kept of crashes and dead letters.
 
-- A *signal* (`exit`, `down`, a sys request) goes into the control lane of its target and is acted on at
-  the start of the target's next slot, before any message and even while a handler awaits.
-- A process *ends* in one place, `_die`: names are given up first, then links and monitors are told, then
-  waiting mail is refused. Whoever learns of the end finds the name free.
+A process *ends* in one place, `_die`: names are given up first, then links and monitors are told, then
+waiting mail is refused. Whoever learns of the end finds the name free.
 """
 
 from __future__ import annotations
 
 import asyncio
-import traceback
 import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
-from aspen import limits, wire
+from aspen import limits
 from aspen.actor.behaviour import APPLY, CONTINUE, IDLE_TIMEOUT, INFO, INIT, RAISE, STOP, Behaviour
+from aspen.actor.bonds import Bonds
 from aspen.actor.process import (
     DEAD,
-    F_CONTROL,
     F_DEAD,
     F_EXITING,
     F_IDLE,
@@ -32,35 +29,25 @@ from aspen.actor.process import (
     F_UNBORN,
     F_URGENT,
     NO_MAIL,
-    QUEUED,
-    Debug,
     Message,
     Process,
+    Via,
 )
 from aspen.actor.refs import make_ref
-from aspen.actor.reply import NEVER_NS, UNAWAITED, Notice, Reply
+from aspen.actor.reply import NEVER_NS, UNAWAITED, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
-from aspen.actor.sending import no_proc, put_stop, put_urgent
+from aspen.actor.sending import no_proc, put_urgent
 from aspen.actor.task import HandlerTask
 from aspen.errors import ActorFailed, AlreadyRegistered, StartFailed, UsageError
 from aspen.traits import Ports
 from aspen.types import (
-    KILL,
-    KILLED,
-    NOPROC,
     NORMAL,
-    CrashReport,
-    DeadLetter,
-    Down,
-    Exit,
     IdleTimeout,
     Ignore,
     Pid,
     Shutdown,
     Stop,
-    SupervisorReport,
     describe_reason,
-    is_benign,
 )
 
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, System] = weakref.WeakKeyDictionary()
@@ -71,6 +58,7 @@ TERMINATE = "terminate"
 
 Observer = Callable[[Process, str, str, object], object]
 """`(process, event, name, payload)`; events: `receive`, `reply`, `start`, `end`. The payload may change later."""
+
 _KERNEL_MESSAGES = (INFO, STOP, IDLE_TIMEOUT, INIT, CONTINUE, RAISE)
 """What is in the urgent lane for the process's own sake; no dead letter when it ends first."""
 
@@ -79,7 +67,7 @@ class Tombstone(Behaviour):
     """Stands where a name has no holder."""
 
 
-class System:
+class System(Bonds):
     """The actors of one node incarnation. All methods run on the thread of its loop."""
 
     def __init__(
@@ -98,9 +86,7 @@ class System:
             choose = choose or steering.choose
             strict_messages = strict_messages or steering.strict_messages
         observer: Observer | None = steering.observer if steering is not None else None
-        self.name = name
-        self.boot = boot
-        self.ports = ports
+        super().__init__(name, boot, ports)
         self.strict_messages = strict_messages
         self.observer = observer
         self._flags = (F_STRICT if strict_messages else 0) | (F_OBSERVED if observer is not None else 0)
@@ -112,23 +98,10 @@ class System:
         """Tables that behaviours share within the node, as `Registry` does; by name."""
         self.root: Process | None = None
         """The top supervisor, where paths begin."""
-        self.dead_letter_counts: Counter[str] = Counter()
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=limits.DEAD_LETTERS_KEPT_MAX)
-        self.crashes: deque[CrashReport] = deque(maxlen=limits.CRASH_REPORTS_KEPT_MAX)
-        self.on_crash: list[Callable[[CrashReport], object]] = []
-        self.on_dead_letter: list[Callable[[DeadLetter], object]] = []
-        self.on_supervision: list[Callable[[SupervisorReport], object]] = []
-        self.on_exit: list[Callable[[Process, object], object]] = []
-        """Called with each process that ended and its reason, after everyone was told."""
-        self.signals: dict[str, Callable[..., None]] = {
-            "exit": self._on_exit,
-            "down": self._on_down,
-            "run": self._on_run,
-        }
         self._serial = 0
-        self._monitor = 0
         self.loop = ports.loop.asyncio
         _of_loop[self.loop] = self
+        _forget_latest()  # It may be an earlier system of this loop.
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -270,142 +243,6 @@ class System:
         self._unstarted(process, reason)
         starting.fail(failure)
 
-    # -- links, monitors, exits ------------------------------------------------------------------------------
-
-    def link(self, one: Process, other: Process) -> None:
-        """Links two processes, once. A dead `other` sends `one` an exit with `NOPROC`; a dead `one` links nobody."""
-        if one is other or one.wake == DEAD:
-            return
-        if other.wake == DEAD:
-            self._add_link(one, other)
-            self.signal(one, "exit", (other, NOPROC, True))
-            return
-        self._add_link(one, other)
-        self._add_link(other, one)
-
-    @staticmethod
-    def _add_link(one: Process, other: Process) -> None:
-        if one.links is None:
-            one.links = set()
-        one.links.add(other)
-
-    def unlink(self, one: Process, other: Process) -> None:
-        """Takes the link away; an exit signal that is on its way has no effect any more."""
-        for a, b in ((one, other), (other, one)):
-            if a.links is not None:
-                a.links.discard(b)
-
-    def monitor(self, watcher: Process | Reply[Any], target: Process) -> int:
-        """Watches `target`. A process gets one `Down`; a reply is resolved with the exit reason."""
-        self._monitor = number = self._monitor + 1
-        if isinstance(watcher, Process) and watcher.wake == DEAD:
-            return number
-        if target.wake == DEAD:
-            reason = NOPROC
-            if isinstance(watcher, Reply):
-                watcher.resolve(reason)
-            else:
-                self._note_monitoring(watcher, number, target)
-                self.signal(watcher, "down", (number, target.pid, reason))
-            return number
-        if target.watchers is None:
-            target.watchers = {}
-        target.watchers[number] = watcher
-        if isinstance(watcher, Process):
-            self._note_monitoring(watcher, number, target)
-        return number
-
-    @staticmethod
-    def _note_monitoring(watcher: Process, number: int, target: Process) -> None:
-        if watcher.monitoring is None:
-            watcher.monitoring = {}
-        watcher.monitoring[number] = target
-
-    def demonitor(self, watcher: Process, number: int, *, flush: bool = False) -> bool:
-        """Stops watching. With `flush`, a `Down` that is already queued is taken out. False when it was not
-        watching any more."""
-        target = (watcher.monitoring or {}).pop(number, None)
-        if target is not None and target.watchers is not None:
-            target.watchers.pop(number, None)
-        if flush and watcher.urgent is not None:
-            kept = [m for m in watcher.urgent if not (m[0] == INFO and _is_down(m[1][0], number))]
-            watcher.urgent.clear()
-            watcher.urgent.extend(kept)
-        return target is not None
-
-    def exit_reason(self, target: Process) -> Reply[object]:
-        """A reply that brings the exit reason of `target` when it ends; `NOPROC` when it had ended before."""
-        reply: Reply[object] = Notice(target, NEVER_NS)
-        self.monitor(reply, target)
-        return reply
-
-    def forget(self, target: Process, reply: Reply[Any]) -> None:
-        """Takes back an `exit_reason` that nobody awaits any more."""
-        if target.watchers is not None:
-            target.watchers = {n: w for n, w in target.watchers.items() if w is not reply}
-
-    def exit(self, sender: Process | None, target: Process, reason: object) -> None:
-        """Sends an exit signal: OTP's `exit(Pid, Reason)`."""
-        self.signal(target, "exit", (sender, reason, False))
-
-    def signal(self, target: Process, name: str, args: tuple[Any, ...]) -> None:
-        """Queues a signal in the control lane; dropped when the target is dead."""
-        if target.wake == DEAD:
-            return
-        if target.control is None:
-            target.control = []
-        target.control.append((name, args))
-        target.flags |= F_CONTROL
-        if target.wake != QUEUED:
-            self.scheduler.enqueue(target)
-
-    def _on_exit(self, process: Process, sender: Process | None, reason: object, linked: bool) -> None:
-        if linked:
-            if process.links is None or sender not in process.links:
-                return
-            process.links.discard(sender)
-        elif isinstance(reason, str) and reason == KILL:
-            self._die(process, KILLED)
-            return
-        by_parent = sender is not None and sender is process.parent
-        if process.trap_exit and not (by_parent and process.starting is not None):
-            if by_parent:
-                put_stop(process, reason)
-                if linked:
-                    self._bound_orphan(process)
-            else:
-                pid = sender.pid if sender is not None else Pid(self.name, self.boot, 0)
-                put_urgent(process, INFO, (Exit(pid, reason),))
-            return
-        if isinstance(reason, str) and reason == NORMAL and sender is not process and not process.trap_exit:
-            return
-        if not process.flags & F_EXITING:
-            self.end(process, reason, terminate=False)
-
-    def _bound_orphan(self, process: Process) -> None:
-        """The parent is dead, and nobody else would end a child whose handler never does."""
-
-        def check() -> None:
-            if not process.flags & F_EXITING:
-                self._die(process, KILLED)
-
-        self.own_timer(process, self.scheduler.mono_ns() + int(limits.EXIT_CLEANUP_S * 1e9), check)
-
-    def _on_down(self, process: Process, number: int, pid: Pid, reason: object) -> None:
-        if process.monitoring is not None and process.monitoring.pop(number, None) is not None:
-            put_urgent(process, INFO, (Down(number, pid, reason),))
-
-    def _on_run(self, process: Process, fn: Callable[[Process], object], reply: Reply[Any]) -> None:
-        try:
-            reply.resolve(fn(process))
-        except Exception as error:
-            reply.fail(error)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # `Stop` or `Ignore` would end the asker, who did not raise it.
-            reply.fail(UsageError(f"looking into {process.path} raised {error!r}, which is for handlers"))
-
     def end(self, process: Process, reason: object, *, terminate: bool) -> None:
         """Ends a process in order: a handler in progress is cancelled, `terminate` runs if asked for."""
         process.flags |= F_EXITING
@@ -488,18 +325,6 @@ class System:
             self._start_ended(process, None)
         elif process.flags & F_IDLE:
             self.arm_idle(process)
-
-    def observe(self, process: Process, debug: Debug, event: str, message: Message, detail: object) -> None:
-        """Counts and traces one event of a process for `sys`."""
-        name, args, reply = message
-        if event == "receive":
-            if name == INFO:
-                debug.infos += 1
-            elif reply is None:
-                debug.casts += 1
-            else:
-                debug.calls += 1
-        self._tell(debug.tracers, event, name, args, detail)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -607,6 +432,9 @@ class System:
         """
         if process.wake == DEAD:
             raise UsageError(f"{process.path} has ended and cannot take the name {name!r}")
+        if isinstance(name, Via):
+            name.register(self, process)
+            return
         holder = self.names.get(name)
         if holder is not None:
             raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
@@ -615,12 +443,15 @@ class System:
 
     def unregister(self, name: object, process: Process) -> None:
         """Gives a name up, if this process holds it."""
-        if self.names.get(name) is process:
+        if isinstance(name, Via):
+            name.unregister(self, process)
+        elif self.names.get(name) is process:
             del self.names[name]
 
     def whereis(self, name: object) -> Process | None:
         """The holder of a name."""
-        return self.names.get(name)
+        process = self.names.get(name)
+        return name.whereis(self) if process is None and isinstance(name, Via) else process
 
     def tombstone(self, name: object) -> Process:
         """A dead process that stands for a name nobody holds."""
@@ -672,71 +503,15 @@ class System:
             return
         put_urgent(process, IDLE_TIMEOUT, (IdleTimeout(),))
 
-    # -- what is kept for a person -----------------------------------------------------------------------------
-
-    def checked(self, value: Any) -> Any:
-        """The value as it arrives after encoding and decoding; `NotEncodable` when it cannot."""
-        return wire.copy(value)
-
-    def dead_letter(self, process: Process, reason: str, message: object) -> None:
-        """Counts and keeps a message that nobody took."""
-        self.dead_letter_counts[reason] += 1
-        letter = DeadLetter(self.scheduler.mono_ns(), process.path, reason, abbreviate(message))
-        self.dead_letters.append(letter)
-        self._tell(self.on_dead_letter, letter)
-
-    def _tell(self, listeners: Iterable[Callable[..., object]], *what: object) -> None:
-        """Calls each listener. One that raises is reported to the event loop, and harms nobody else."""
-        for listener in tuple(listeners):
-            try:
-                listener(*what)
-            except Exception as error:
-                self.ports.loop.asyncio.call_exception_handler(
-                    {"message": f"a listener of node {self.name} raised: {listener!r}", "exception": error}
-                )
-
-    def _report(self, process: Process, reason: object, message: Message) -> None:
-        if is_benign(reason):
-            return
-        actor = process.actor
-        try:
-            state = abbreviate(actor.format_status()) if actor is not None else ""
-        except BaseException as error:
-            state = f"<format_status raised {describe_reason(error)}>"
-        ancestors = []
-        parent = process.parent
-        while parent is not None:
-            ancestors.append(parent.path)
-            parent = parent.parent
-        report = CrashReport(
-            at_wall_ns=self.ports.clock.wall_ns(),
-            pid=process.pid,
-            path=process.path,
-            kind=process.blueprint.kind,
-            reason=describe_reason(reason),
-            message=abbreviate((message[0], *message[1])) if message[0] else "",
-            state=state,
-            ancestors=tuple(ancestors),
-            traceback="".join(traceback.format_exception(reason)) if isinstance(reason, BaseException) else "",
-        )
-        self.crashes.append(report)
-        if process.debug is not None:
-            self.observe(process, process.debug, "crash", message, reason)
-        self._tell(self.on_crash, report)
-
     def close(self) -> None:
         """Runs nothing more on this system."""
         self.scheduler.stop()
         _by_identity.pop((self.name, self.boot), None)
 
 
-def abbreviate(value: object, chars_max: int = limits.REPORT_TEXT_CHARS_MAX) -> str:
-    """`repr(value)`, cut to a bound; never raises."""
-    try:
-        text = repr(value)
-    except BaseException as error:
-        return f"<repr of {type(value).__name__} raised {describe_reason(error)}>"
-    return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text)} characters)"
+def _forget_latest() -> None:
+    global _latest  # noqa: PLW0603 -- the cache of system_of_loop
+    _latest = lambda: None  # noqa: E731 -- a dead weak reference
 
 
 def system_of_loop() -> System:
@@ -773,10 +548,6 @@ def system_of(pid: Pid) -> System | None:
 
 def _serial(process: Process) -> int:
     return process.serial
-
-
-def _is_down(message: object, number: int) -> bool:
-    return isinstance(message, Down) and message.monitor == number
 
 
 def _why_not_started(process: Process, reason: object) -> str:

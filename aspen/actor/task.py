@@ -153,15 +153,23 @@ class HandlerTask:
             self.get_loop().call_soon(callback, self, context=context)
 
     def close(self) -> None:
-        """Ends the coroutine where it stands, its `finally` blocks run as they would in a task. A block that awaits
-        is left at its first await; an asyncio task group cancels its tasks before that."""
+        """Ends the coroutine where it stands: it is cancelled, and left at the first thing that it awaits then.
+
+        Cancelled first and not only closed, because an asyncio task group cancels its tasks on that alone.
+        """
         loop = self.get_loop()
-        enter = asyncio.current_task(loop) is None
+        enter, first = asyncio.current_task(loop) is None, True
         for _ in range(limits.CLOSE_TRIES_MAX):
             if enter:
                 asyncio._enter_task(loop, self)  # type: ignore[arg-type]  # a task by duck type
             try:
-                self.context.run(self.coro.close)
+                if first:
+                    first = False
+                    self.context.run(self.coro.throw, self._cancelled_error())
+                else:
+                    self.context.run(self.coro.close)
+                    return
+            except (StopIteration, asyncio.CancelledError):
                 return
             except RuntimeError as error:
                 if "ignored GeneratorExit" not in str(error):

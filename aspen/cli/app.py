@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.errors import AccessDenied, AspenError, NoConnection, NotReachable, UsageError
+from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir, load_or_create_user
 from aspen.io.nodes import find_node, nodes
 from aspen.io.zmq_client import ControlClient
@@ -93,7 +93,7 @@ def run_command(words: Sequence[str]) -> int:
         if "--debug" in words:
             traceback.print_exc()
         cause = root_cause(error)
-        click.echo(f"aspen: {_sentence(error, cause)}", err=True)
+        click.echo(f"aspen: {cause}", err=True)
         return exit_code_of(cause)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone, as `head` does
@@ -101,14 +101,9 @@ def run_command(words: Sequence[str]) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def _sentence(error: BaseException, cause: BaseException) -> str:
-    text = str(cause) or type(cause).__name__
-    return text if isinstance(cause, AspenError) else f"{error}"
-
-
 def exit_code_of(error: BaseException) -> int:
     """The exit code that tells of an error."""
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError) and not isinstance(error, NoSuchChild):
         return USAGE
     if isinstance(error, NotReachable | NoConnection):
         return NOT_REACHABLE

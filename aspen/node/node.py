@@ -18,7 +18,7 @@ from typing import Any, Final
 import aspen
 from aspen import limits
 from aspen.actor import System, make_ref
-from aspen.errors import CallTimeout, ConfigError, StartFailed, UsageError
+from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
 from aspen.node.reports import Reports
@@ -250,8 +250,8 @@ class Node:
         return self._log_level
 
 
-def root_cause(error: BaseException) -> BaseException:
-    """What a start failed for in the end: the innermost cause that was raised on purpose, or the first that was not."""
-    while isinstance(error, StartFailed) and error.__cause__ is not None:
+def root_cause(error: AspenError) -> AspenError:
+    """What a start failed for in the end: the innermost of Aspen's own errors, which names the actor and the reason."""
+    while isinstance(error, StartFailed) and isinstance(error.__cause__, AspenError):
         error = error.__cause__
     return error

@@ -44,7 +44,7 @@ class ChildInfo:
     type: str
     """`worker` or `supervisor`."""
     status: str
-    """`starting`, `running`, `restarting` (waits for its restart), `stopped` or `ignored`."""
+    """`starting`, `running`, `restarting` (waits for its restart), `stopping`, `stopped` or `ignored`."""
     restarts: int
 
 
@@ -54,7 +54,7 @@ class Kid:
 
     spec: Child[Any]
     process: Process | None = None
-    """None unless it starts or runs; dead while its exit is still to be handled."""
+    """None unless it starts, runs or stops; dead while its exit is still to be handled."""
     status: str = "stopped"
     restarts: int = 0
     failures: int = 0
@@ -148,7 +148,9 @@ class Parent(Actor):
 
     async def _stop_kid(self, kid: Kid) -> None:
         """Stops a child, if it runs, as its `shutdown` says. Its exit is then no news."""
-        await self._wait_ended(self._ask_to_end(kid))
+        ended = self._ask_to_end(kid)
+        if ended is not None:
+            await self._wait_ended(kid, ended)
 
     async def _stop_in_reverse(self, kids: Sequence[Kid]) -> None:
         for kid in reversed(kids):
@@ -156,17 +158,18 @@ class Parent(Actor):
 
     async def _stop_at_once(self, kids: Iterable[Kid]) -> None:
         """Asks these children to end at the same time, and waits for each, the least patient first."""
-        asked = [ended for kid in kids if (ended := self._ask_to_end(kid)) is not None]
-        for ended in sorted(asked, key=lambda ended: ended.deadline):
-            await self._wait_ended(ended)
+        asked = [(kid, ended) for kid in kids if (ended := self._ask_to_end(kid)) is not None]
+        for kid, ended in sorted(asked, key=lambda pair: pair[1].deadline):
+            await self._wait_ended(kid, ended)
 
     def _ask_to_end(self, kid: Kid) -> Reply[object] | None:
-        """The reply brings the exit reason, or `CallTimeout` when the child is to be killed."""
-        process, kid.process = kid.process, None
-        kid.status = "stopped"
+        """The reply brings the exit reason, or `CallTimeout` when the child is to be killed. None: it does not run."""
         _forget_retry(kid)
+        process = kid.process
         if process is None:
+            kid.status = "stopped"
             return None
+        kid.status = "stopping"
         ended = process.system.exit_reason(process)
         shutdown = shutdown_of(kid.spec)
         process.system.exit(self._process, process, KILL if shutdown == BRUTAL_KILL else SHUTDOWN)
@@ -175,9 +178,7 @@ class Parent(Actor):
         return ended
 
     @staticmethod
-    async def _wait_ended(ended: Reply[object] | None) -> None:
-        if ended is None:
-            return
+    async def _wait_ended(kid: Kid, ended: Reply[object]) -> None:
         try:
             await ended
         except CallTimeout:
@@ -185,6 +186,8 @@ class Parent(Actor):
             killed = process.system.exit_reason(process)
             process.system.exit(None, process, KILL)
             await killed
+        kid.process = None
+        kid.status = "stopped"
 
     def _retry_later(self, kid: Kid, delay_s: float) -> None:
         """Has a `Retry` come. It goes before the mail: a flooded supervisor restarts its children all the same."""

@@ -51,7 +51,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from types import CoroutineType
-from typing import Any, ClassVar, ParamSpec, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 from aspen import limits
 from aspen.actor import TimerEntry, defer, state_of
@@ -63,6 +63,7 @@ from aspen.otp.actor import Actor, Cast
 from aspen.otp.states import ANY, TIMEOUTS, EventTimeout, Handler, Internal, NamedTimeout, StateTimeout, Table
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +188,12 @@ class StateMachine(Actor):
         """Has the state's enter handler run again when this handler has returned. Nothing else changes."""
         self.__asking("repeat_state").again = True
 
-    def postpone(self) -> Any:
+    def postpone(self) -> R:  # type: ignore[type-var]  # stands for a result of whatever type the handler declares
         """Has this event come again after the next change of state, before newer mail. What the handler returns
         then has no effect: `return self.postpone()` is the usual way."""
         self.__asking("postpone").postponing = True
-        return defer()
+        deferred: R = defer()
+        return deferred
 
     def next_event(self, event: Cast[P] | Internal[P], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Raises an event of the machine's own, `self.next_event(Door.lock, 3)`: it comes before any mail."""

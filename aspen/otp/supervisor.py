@@ -169,7 +169,7 @@ class Supervisor(Parent):
     @call(timeout=None, raises=RAISES, urgent=True)
     async def restart_subtree(self, id: str) -> list[str]:
         """Restarts a child as its crash would, with those the strategy names, on an operator's behalf:
-        it does not count, and waits for no backoff. Returns the ids restarted, in start order.
+        it does not count, and waits for no backoff. Returns the ids of those that run again, in start order.
 
         Calls to those actors that wait for an answer fail with `ActorFailed` (being handled) or `NoProc` (not yet).
 
@@ -179,9 +179,10 @@ class Supervisor(Parent):
         kid = self._kid(id)
         kid.failures = 0
         await self._stop_group(kid)
+        group = self._group(kid)
         failed = await self._start_group(kid)
         if failed is None:
-            return [member.spec.id for member in self._group(kid)]
+            return [member.spec.id for member in group if member.process is not None]
         await self._stop_group(failed[0])
         self._retry_later(failed[0], self._pause_s(failed[0]) or RESTART_RETRY_DELAY_S)
         raise failed[1]

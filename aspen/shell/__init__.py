@@ -6,7 +6,7 @@ server      binds the port; one session for each client; session the client's ac
 operations  what each request does
 evaluate    code of the client, run on the node; output where its prints go
 namespace   the helpers it finds there; views how they look; complete completion
-client      the other end; prompt the interactive one
+client      the other end; prompt the interactive one, editor its line editor
 
 A client is an actor with a table of requests in progress, each of which is an actor too: it can be seen in
 the tree, cancelled, and killed, and its crash is answered with an error.

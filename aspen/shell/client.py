@@ -176,7 +176,11 @@ class NodeClient:
             raise BadFrame(f"a node sends no {type(message).__name__}")
         if message.id == 0:
             if isinstance(message, Failure):
-                self._fail_all(error_of(message))
+                error = error_of(message)
+                if isinstance(error, AccessDenied):
+                    self._end(error)  # From now on the node drops whatever this key sends.
+                else:
+                    self._fail_all(error)
             elif isinstance(message, Event) and message.kind == "notice" and self.on_notice is not None:
                 self.on_notice(str(message.data))
             return

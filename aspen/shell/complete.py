@@ -12,7 +12,14 @@ import keyword
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType, ModuleType
+from types import (
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any, Final
 
 from aspen.actor import ActorRef, System, process_of
@@ -26,6 +33,7 @@ log = logging.getLogger("aspen.shell")
 _NOTHING: Final = object()
 _LINE_CHARS_MAX: Final = 2_000
 """Characters before the cursor that are looked at."""
+_META_CHARS_MAX: Final = 120
 _DOTTED = re.compile(r"(?:^|[^\w.\"')\]])((?:[^\W\d]\w*\.)*)(\w*)$")
 _OF_REF = re.compile(r"""\b(?:ref|whereis)\(\s*(["'])([^"']+)\1\s*\)\.(\w*)$""")
 
@@ -123,53 +131,86 @@ def _lookup(names: list[str], namespace: Mapping[str, Any]) -> object:
 
 def _static(value: object, name: str) -> object:
     """An attribute without running any code of the user's: `_NOTHING` when that cannot be had."""
-    if isinstance(value, ActorRef):
+    if _is(value, ActorRef):
         return _NOTHING
     found = inspect.getattr_static(value, name, _NOTHING)
-    if isinstance(found, (staticmethod, classmethod)):
+    if _is(found, staticmethod, classmethod):
         return found.__func__
-    if found is not _NOTHING and not isinstance(value, (type, ModuleType)) and hasattr(type(found), "__get__"):
-        return found if inspect.isfunction(found) else _NOTHING
+    if found is not _NOTHING and not _is(value, type, ModuleType) and hasattr(type(found), "__get__"):
+        return found if _is(found, FunctionType) else _NOTHING
     return found
 
 
-def _attributes(value: object, private: bool) -> Iterator[Item]:
-    if isinstance(value, ActorRef):
+def _attributes(value: Any, private: bool) -> Iterator[Item]:
+    if _is(value, ActorRef):
         yield from _handlers(process_of(value).blueprint)
         return
     own = _dict_of(value)
     for name in own:
         if isinstance(name, str) and (private or not name.startswith("_")):
             yield name, _meta(own[name])
-    bases = value.__mro__ if isinstance(value, type) else type(value).__mro__
+    bases = type.__dict__["__mro__"].__get__(value) if _is(value, type) else type(value).__mro__
     for base in bases:
-        for name, member in vars(base).items():
+        for name, member in _members(base).items():
             if (private or not name.startswith("_")) and name not in own:
                 yield name, _meta(member)
 
 
-def _dict_of(value: object) -> Mapping[str, Any]:
-    try:
-        own = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return own if isinstance(own, (dict, MappingProxyType)) else {}
+def _is(value: object, *types: type) -> bool:
+    """`isinstance`, but by the type alone: `__class__` may be a property of the user's."""
+    return issubclass(type(value), types)
+
+
+def _dict_of(value: Any) -> Mapping[str, Any]:
+    """Its own attributes. A `__dict__` that the user's class defines is left alone."""
+    for base in type(value).__mro__:
+        descriptor = _members(base).get("__dict__")
+        if descriptor is not None:
+            if type(descriptor) in (GetSetDescriptorType, MemberDescriptorType):
+                own = descriptor.__get__(value, type(value))
+                return own if _is(own, dict, MappingProxyType) else {}
+            return {}
+    return {}
+
+
+def _members(cls: type) -> Mapping[str, Any]:
+    """The dictionary of a class, whatever its metaclass says."""
+    members: Mapping[str, Any] = type.__dict__["__dict__"].__get__(cls)
+    return members
 
 
 def _handlers(blueprint: Any) -> Iterator[Item]:
     for spec in blueprint.specs.values():
-        yield spec.name, f"{signature_of(spec.fn)} @{'call' if spec.is_call else 'cast'}"
+        yield spec.name, f"{_text_of(signature_of(spec.fn))} @{'call' if spec.is_call else 'cast'}"
 
 
-def _meta(value: object) -> str:
+class _Bare(str):
+    """An annotation that shows itself without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _text_of(signature: inspect.Signature) -> str:
+    """The signature in one line, annotations that are strings without quotes."""
+    parameters = [
+        p.replace(annotation=_Bare(p.annotation)) if isinstance(p.annotation, str) else p
+        for p in signature.parameters.values()
+    ]
+    returns = signature.return_annotation
+    bare = _Bare(returns) if isinstance(returns, str) else returns
+    return str(inspect.Signature(parameters, return_annotation=bare))[:_META_CHARS_MAX]
+
+
+def _meta(value: Any) -> str:
     """The signature of a function, the kind of anything else."""
-    if isinstance(value, (staticmethod, classmethod)):
+    if _is(value, staticmethod, classmethod):
         value = value.__func__
-    if inspect.isfunction(value) or inspect.ismethod(value):
+    if _is(value, FunctionType, MethodType):
         try:
-            return str(inspect.signature(value))[:120]
+            return _text_of(inspect.signature(value))
         except (TypeError, ValueError):
             return "function"
-    if isinstance(value, ActorRef):
+    if _is(value, ActorRef):
         return process_of(value).blueprint.name
-    return "class" if isinstance(value, type) else type(value).__name__
+    return "class" if _is(value, type) else type(value).__name__

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import aspen
 from aspen.actor import Process, Reply
-from aspen.actor.process import F_EXITING
+from aspen.actor.process import F_DEAD, F_EXITING
 from aspen.errors import RemoteFailure
 from aspen.limits import SHELL_BLOCK_MS, SHELL_REPR_CHARS_MAX, SHELL_SOURCES_KEPT_MAX, SHELL_TRACEBACK_CHARS_MAX
 from aspen.shell.control import NodeControl
@@ -65,6 +65,16 @@ def interrupts(process: object, held_ms: int = SHELL_BLOCK_MS) -> type[BaseExcep
     return None
 
 
+def is_ending(process: Process, error: BaseException) -> bool:
+    """Whether an exception in the handler of `process` comes from its end, and not from the code that it runs.
+
+    That code may raise `CancelledError` of its own accord, as awaiting a task does that somebody cancelled.
+    """
+    if process.flags & F_DEAD or isinstance(error, GeneratorExit):
+        return True
+    return bool(process.flags & F_EXITING) and isinstance(error, asyncio.CancelledError)
+
+
 class Evaluator:
     """Evaluates the code of one client, in a namespace of its own."""
 
@@ -91,14 +101,12 @@ class Evaluator:
             with routed(output):
                 try:
                     return await self._run(code)
-                except (GeneratorExit, asyncio.CancelledError) as error:
-                    if isinstance(error, GeneratorExit) or process.flags & F_EXITING:
+                except BaseException as error:
+                    if is_ending(process, error):
                         raise
                     raise _failure(error) from None
-                except BaseException as error:
-                    raise _failure(error) from None
         finally:
-            if not process.flags & F_EXITING and process.alive:
+            if not process.flags & (F_EXITING | F_DEAD):
                 await output.close()
             else:
                 output.flush()

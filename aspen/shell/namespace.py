@@ -230,7 +230,10 @@ class Helpers:
     # -- help ----------------------------------------------------------------------------------------
 
     def help(self, thing: object = None) -> None:
-        """Help on a helper, an actor's ref or anything else; without an argument, what there is."""
+        """Help on a helper, an actor or anything else; without an argument, what there is."""
+        if isinstance(thing, str):
+            with contextlib.suppress(UsageError):
+                thing = self.ref(thing)
         print(_overview(self) if thing is None else _help_on(thing))  # noqa: T201 -- to the client
 
 
@@ -273,7 +276,10 @@ def _help_on(thing: object) -> str:
         return "\n".join(lines)
     if inspect.isroutine(thing):
         return f"{thing.__name__}{_plain_signature(thing)}\n    {inspect.getdoc(thing) or ''}"
-    return pydoc.plain(pydoc.render_doc(thing))
+    try:
+        return pydoc.plain(pydoc.render_doc(thing))
+    except ImportError:
+        return f"there is no help on {thing!r:.80}"
 
 
 def _plain_signature(fn: Callable[..., Any]) -> str:

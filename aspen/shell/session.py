@@ -6,14 +6,12 @@ reason, its requests get the exit signal, and nothing else on the node notices.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from aspen import wire
 from aspen.actor import Process, make_ref
-from aspen.actor.process import F_EXITING
 from aspen.errors import BadFrame
 from aspen.limits import (
     CONTROL_FRAMES_WAITING_MAX,
@@ -23,10 +21,10 @@ from aspen.limits import (
     CONTROL_REQUESTS_PER_CLIENT_MAX,
 )
 from aspen.otp.actor import Actor, cast, info
-from aspen.otp.starting import Child
 from aspen.otp.parent import Kid
+from aspen.otp.starting import Child
 from aspen.shell.control import NodeControl
-from aspen.shell.evaluate import Evaluator
+from aspen.shell.evaluate import Evaluator, is_ending
 from aspen.shell.line import Line, failure_of
 from aspen.shell.operations import PERFORM, Job, audit, refuse
 from aspen.shell.protocol import OPERATIONS, REQUEST_ID_MAX, Cancel, Event, Failure, Request, Response
@@ -206,13 +204,9 @@ class RequestWorker(Actor):
             value = await PERFORM[job.request.op](job)
             answer: Response | Failure = Response(job.request.id, value)
             wire.encode(answer)
-        except GeneratorExit:
-            raise
         except BaseException as error:
-            # An exit signal cancels this handler, and the session answers. But code that is evaluated may raise
-            # CancelledError of its own accord, as awaiting a task does that somebody cancelled.
-            if isinstance(error, asyncio.CancelledError) and self._process.flags & F_EXITING:
-                raise
+            if is_ending(self._process, error):
+                raise  # The session answers.
             answer = failure_of(job.request.id, error)
         audit(job.entry, job.request, answer.kind if isinstance(answer, Failure) else "done")
         job.answered = await job.line.deliver(answer)

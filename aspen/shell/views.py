@@ -89,21 +89,21 @@ class TreeView:
 
     def __repr__(self) -> str:
         lines: list[str] = []
-        self._draw(self.node, "", "", lines)
+        self._draw(self.node, self.node.path, "", "", lines)
         return "\n".join(lines)
 
-    def _draw(self, node: TreeNode, first: str, rest: str, lines: list[str]) -> None:
-        lines.append(first + _place(node))
+    def _draw(self, node: TreeNode, name: str, first: str, rest: str, lines: list[str]) -> None:
+        lines.append(first + _place(node, name))
         last = len(node.children) - 1
         for position, child in enumerate(node.children):
             is_last = position == last and not node.hidden
-            self._draw(child, rest + ("└─ " if is_last else "├─ "), rest + ("   " if is_last else "│  "), lines)
+            first, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
+            self._draw(child, child.id, rest + first, rest + below, lines)
         if node.hidden:
             lines.append(f"{rest}└─ ... {node.hidden} more")
 
 
-def _place(node: TreeNode) -> str:
-    name = node.path if node.id == "/" or "/" not in node.path else node.id
+def _place(node: TreeNode, name: str) -> str:
     parts = [name, node.kind.rpartition(":")[2], node.status]
     if node.handler:
         parts.append(f"in {node.handler}" + (f", waits for {node.waits_for}" if node.waits_for else ""))

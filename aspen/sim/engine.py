@@ -51,6 +51,12 @@ class SimTimer:
         """Makes sure it does not run; harmless when it has."""
         self.callback = None
 
+    def __call__(self) -> None:
+        """Runs it, unless it was cancelled."""
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            callback()
+
 
 class Engine:
     """Time, timers, and what runs next."""
@@ -119,8 +125,11 @@ class Engine:
     def call_at(
         self, true_ns: int, loop: VirtualLoop, callback: Callable[[], object], mono_ns: int | None = None
     ) -> SimTimer:
-        """Runs `callback` as a step of `loop` at the true time `true_ns`."""
+        """Runs `callback` as a step of `loop` at the true time `true_ns`; one that is due already is ready at once."""
         timer = SimTimer(loop, callback, mono_ns)
+        if true_ns <= self.clock.now_ns:
+            loop.push(timer)
+            return timer
         self._sequence += 1
         heapq.heappush(self._heap, (true_ns, self._sequence, timer))
         if len(self._heap) > self._timers_kept:
@@ -168,10 +177,8 @@ class Engine:
         clock.now_ns = max(clock.now_ns, at_ns)
         while heap and heap[0][0] <= at_ns:
             timer = heapq.heappop(heap)[2]
-            callback = timer.callback
-            if callback is not None:
-                timer.callback = None
-                timer.loop.push(callback)
+            if timer.callback is not None:
+                timer.loop.push(timer)
         return True
 
     # -- running ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from aspen import CallError, Ref, UsageError, offload, whereis
+from aspen import CallError, Ref, UsageError, offload, pid_of, whereis
 from aspen.actor import system_of_loop
 from examples.indexer import coordinator
 from examples.indexer.coordinator import Coordinator
@@ -26,6 +26,8 @@ from examples.indexer.text import Comparison, Hit, sequential
 LOOK_EVERY_S: Final = 0.1
 UNANSWERED_MAX: Final = 100
 """Questions in a row that the coordinator may leave unanswered, as while it is restarted, before the show ends."""
+BEGINNINGS_MAX: Final = 10
+"""How often the account may begin again."""
 HITS_SHOWN: Final = 10
 
 
@@ -33,12 +35,8 @@ async def show(env: Mapping[str, Any], root: str) -> int:
     """The foreground part of the indexer; returns the exit code."""
     console = Console(highlight=False, soft_wrap=True)
     on_terminal = sys.stdin.isatty() and console.is_terminal
-    final = await follow(console, root)
-    verdict = None
-    if env["verify"] or env["chaos_s"]:
-        console.print("Computing the sequential reference, one file after the other")
-        verdict = await verify(root, final)
-    await account(console, env, final, verdict)
+    console.print(f"Indexing the text files below {root}")
+    verdict = await account(console, env, root)
     if env["query"]:
         await answer(console, env["query"])
     elif on_terminal and env["prompt"]:
@@ -52,7 +50,7 @@ async def show(env: Mapping[str, Any], root: str) -> int:
 # -- progress ---------------------------------------------------------------------------------------------
 
 
-async def follow(console: Console, root: str) -> coordinator.Progress:
+async def follow(console: Console) -> coordinator.Progress:
     """Shows the progress until all is done."""
     bar = Progress(
         TextColumn("indexing"),
@@ -66,7 +64,6 @@ async def follow(console: Console, root: str) -> coordinator.Progress:
         auto_refresh=False,  # Drawn at each look, not by a thread.
         disable=not console.is_terminal,
     )
-    console.print(f"Indexing the text files below {root}")
     unanswered = 0
     with bar:
         task = bar.add_task("indexing", total=None, note="")
@@ -121,11 +118,32 @@ async def verify(root: str, final: coordinator.Progress) -> Verdict:
 # -- the account ------------------------------------------------------------------------------------------
 
 
-async def account(
-    console: Console, env: Mapping[str, Any], final: coordinator.Progress, verdict: Verdict | None
-) -> None:
-    """Says what was done, and what was survived."""
-    size = await _index().size()
+async def account(console: Console, env: Mapping[str, Any], root: str) -> Verdict | None:
+    """Waits for the end and says what was done, what was survived, and whether the result is right, if that is asked.
+
+    When somebody restarts the index or the coordinator meanwhile, the work begins again, and so does the account.
+
+    Raises:
+        CallError: that happened again and again.
+    """
+    for beginning in range(1, BEGINNINGS_MAX + 1):
+        final = await follow(console)
+        begun = pid_of(_index()), pid_of(_coordinator())
+        verdict = None
+        try:
+            if env["verify"] or env["chaos_s"]:
+                console.print("Computing the sequential reference, one file after the other")
+                verdict = await verify(root, final)
+            size = await _index().size()
+            # Once more: a worker that died last may only now have been replaced.
+            final = await _coordinator().progress()
+        except CallError:
+            if beginning == BEGINNINGS_MAX:
+                raise
+        else:
+            if begun == (pid_of(_index()), pid_of(_coordinator())) or beginning == BEGINNINGS_MAX:
+                break
+        console.print("The index was restarted; once more")
     console.print(f"  files     {size.files:,} indexed{_skips(final.skipped)}")
     console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
     console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers")
@@ -137,6 +155,7 @@ async def account(
         console.print(f"  restarts  {final.started - env['workers']}")
     if verdict is not None:
         console.print(f"  result    {_verdict(verdict, size)}")
+    return verdict
 
 
 def _skips(skipped: Mapping[str, int]) -> str:

@@ -31,7 +31,7 @@ from aspen import (
 from aspen.actor import process_of, system_of_loop
 from aspen.otp.tree import supervisor_of
 from aspen.sim import World
-from examples.indexer import Indexer, coordinator, index, text
+from examples.indexer import Indexer, coordinator, index, show, text
 from examples.indexer.app import Workers
 from examples.indexer.chaos import Chaos
 from examples.indexer.coordinator import CRASHES_WORKERS, Coordinator, Progress
@@ -404,6 +404,26 @@ def test_another_result_than_the_reference_s_is_said_and_fails(files: Path, caps
     code, out = shown(files, capsys, before=forge, verify=True)
     assert code == 1
     assert "NOT that of the sequential reference: 1 entries differ, 0 are missing" in out
+
+
+@pytest.mark.parametrize("name", [INDEX, COORDINATOR])
+def test_a_restart_during_the_account_begins_it_again(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    verify = show.verify
+    killed: list[str] = []
+
+    async def disturbed(root: str, final: Progress) -> show.Verdict:
+        if not killed:
+            killed.append(name)
+            kill(whereis(Actor, name))
+        return await verify(root, final)
+
+    monkeypatch.setattr(show, "verify", disturbed)
+    code, out = shown(files, capsys, verify=True)
+    assert code == 0
+    assert out.count("The index was restarted; once more") == 1
+    assert "exactly that of the sequential reference" in out
 
 
 def test_a_query_from_the_command_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

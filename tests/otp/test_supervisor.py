@@ -192,11 +192,14 @@ def test_strategy_names_who_is_restarted(world, system, script, strategy):
         await settle()
         assert script.take() == RESTARTED[strategy]
         restarts = {kid.id: kid.restarts for kid in await sup.which_children()}
-        assert restarts == {
-            "one_for_one": {"a": 0, "b": 1, "c": 0},
-            "rest_for_one": {"a": 0, "b": 1, "c": 1},
-            "one_for_all": {"a": 1, "b": 1, "c": 1},
-        }[strategy]
+        assert (
+            restarts
+            == {
+                "one_for_one": {"a": 0, "b": 1, "c": 0},
+                "rest_for_one": {"a": 0, "b": 1, "c": 1},
+                "one_for_all": {"a": 1, "b": 1, "c": 1},
+            }[strategy]
+        )
         assert_no_orphans(system)
 
     world.run(main())
@@ -237,7 +240,7 @@ def test_permanent_transient_temporary_for_every_reason(world, system, script, r
 
     async def main():
         sup = await top(system, make([spec]))
-        system.end(at(system, "/top/a"), reason, terminate=True)  # as a handler's `raise Stop(reason)` does
+        await stop(ref_at(system, "/top/a"), reason)  # as a handler's `raise Stop(reason)` does
         await settle()
         kids = await sup.which_children()
         if restarted:
@@ -473,7 +476,11 @@ def test_a_restart_that_fails_is_tried_again_and_each_try_counts(world, system, 
         script.fail["b"] = 2
         ref_at(system, "/top/b").crash()
         await settle(1.0)
-        assert script.take() == ["-b:ValueError: boom", "!b", "-b:ValueError: told to fail", "!b"] + [
+        assert script.take() == [
+            "-b:ValueError: boom",
+            "!b",
+            "-b:ValueError: told to fail",
+            "!b",
             "-b:ValueError: told to fail",
             "+b",
         ]
@@ -554,7 +561,7 @@ def test_backoff_doubles_up_to_its_bound_and_begins_anew_after_a_good_run(world,
             began = world.clock.now_ns
             ref_at(system, "/top/a").crash()
             await settle()
-            while (await sup.which_children())[0].status != "running":
+            while (await sup.which_children())[0].status != "running":  # noqa: ASYNC110 -- virtual time
                 await asyncio.sleep(0.01)
             pauses.append((world.clock.now_ns - began) / 1e9)
         for pause, high in zip(pauses, [1.0, 2.0, 4.0, 4.0], strict=True):
@@ -1007,7 +1014,12 @@ def test_an_operators_restart_that_fails_is_told_and_retried(world, system, scri
         script.fail["b"] = 2
         with pytest.raises(StartFailed, match="told to fail"):
             await sup.restart_subtree("c")
-        assert script.take() == ["-c:shutdown", "-b:shutdown", "-a:shutdown", "+a", "!b"] + [
+        assert script.take() == [
+            "-c:shutdown",
+            "-b:shutdown",
+            "-a:shutdown",
+            "+a",
+            "!b",
             "-b:ValueError: told to fail",
             "-a:shutdown",
         ]
@@ -1016,6 +1028,34 @@ def test_an_operators_restart_that_fails_is_told_and_retried(world, system, scri
         ended = exit_reason(sup)
         ref_at(system, "/top/a").crash()  # the retry that failed counted, the operator's restart did not
         assert await ended == SHUTDOWN
+
+    world.run(main())
+
+
+def test_a_temporary_child_that_asks_not_to_run_again_at_an_operators_restart_is_gone(world, system, script):
+    async def main():
+        specs = [worker(script, "a", restart="temporary"), worker(script, "b")]
+        sup = await top(system, make(specs, strategy="rest_for_one"))
+        script.ignore.add("a")
+        assert await sup.restart_subtree("a") == ["b"]
+        assert [kid.id for kid in await sup.which_children()] == ["b"]
+
+    world.run(main())
+
+
+def test_a_child_that_takes_its_time_to_end_or_to_start_is_in_the_tree(world, system, script):
+    async def main():
+        script.stop_s["a"] = 2.0
+        sup = await top(system, make([worker(script, "a", Trapper)]))
+        operation = asyncio.ensure_future(sup.restart_subtree("a"))
+        await settle(1.0)
+        assert [(kid.status, kid.alive) for kid in sup._p.actor.kids_now()] == [("stopping", True)]
+        assert at(system, "/top/a").path == "/top/a"
+        script.start_s["a"] = 2.0
+        await settle(2.0)
+        assert [(kid.status, kid.alive) for kid in sup._p.actor.kids_now()] == [("starting", True)]
+        assert await operation == ["a"]
+        assert [kid.status for kid in await sup.which_children()] == ["running"]
 
     world.run(main())
 

@@ -41,6 +41,9 @@ class Control:
         self.stops: list[int] = []
         self.level = "INFO"
 
+    def bound(self, address: str) -> None:
+        self.address = address
+
     def authorize(self, curve_key_z85: str) -> TrustEntry | None:
         return self.trusted.get(curve_key_z85)
 
@@ -109,12 +112,13 @@ class Bank(Supervisor):
 
 
 class Root(Supervisor):
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, address: str = ADDRESS) -> None:
         self.control = control
+        self.address = address
 
     def children(self) -> Iterator[Child[Any]]:
         yield child(Bank).opts(id="bank")
-        yield child(ShellSupervisor, self.control, ADDRESS, SERVER.curve_secret_z85).opts(id="shell")
+        yield child(ShellSupervisor, self.control, self.address, SERVER.curve_secret_z85).opts(id="shell")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The hashes of a few runs, as JSON: for comparison between processes and between versions of Python.
 
-    python -m tests.sim.fingerprint SEED...
+python -m tests.sim.fingerprint SEED...
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 #!/usr/bin/env escript
-%% Runs the scenarios of a file of Erlang terms through gen_statem and prints the log of each as JSON, one a line:
+%% Runs the scenarios of a file of Erlang terms through gen_statem and prints the log of each as JSON, one a line,
+%% as it is after so many ms:
 %%
-%%     escript state_machine.escript scenarios.terms > outcomes.jsonl
+%%     escript state_machine.escript scenarios.terms 80 > outcomes.jsonl
 %%
 %% A scenario is {Id, Events}. An event is {Name, #{State => [Action]}}; the machine is suspended while all are sent.
 %% Timeouts of a scenario are events too: their content is an event.
@@ -9,21 +10,23 @@
 -behaviour(gen_statem).
 -export([init/1, callback_mode/0, handle_event/4, terminate/3]).
 
-main([File]) ->
+main([File, WindowMs]) ->
     {ok, Scenarios} = file:consult(File),
     logger:set_primary_config(level, none),
-    lists:foreach(fun run/1, Scenarios).
+    lists:foreach(fun(Scenario) -> run(Scenario, list_to_integer(WindowMs)) end, Scenarios).
 
-run({Id, Events}) ->
+run({Id, Events}, WindowMs) ->
     process_flag(trap_exit, true),
     {ok, Pid} = gen_statem:start_link(?MODULE, self(), []),
     sys:suspend(Pid),
     [gen_statem:cast(Pid, E) || E <- Events],
     sys:resume(Pid),
-    timer:sleep(60),
+    timer:sleep(WindowMs),
+    Alive = is_process_alive(Pid),
     unlink(Pid),
     exit(Pid, kill),
-    io:format("{\"id\": ~b, \"log\": [~s]}~n", [Id, lists:join(", ", [["\"", L, "\""] || L <- logged()])]).
+    io:format("{\"id\": ~b, \"alive\": ~s, \"log\": [~s]}~n",
+              [Id, Alive, lists:join(", ", [["\"", L, "\""] || L <- logged()])]).
 
 logged() ->
     receive {log, L} -> [L | logged()] after 0 -> [] end.
