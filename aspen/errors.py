@@ -109,6 +109,22 @@ class EscapedSimulation(AspenError):
     """Simulated code reached for the real world (a socket, a thread, a clock). Names what it wanted."""
 
 
+class StorageError(AspenError):
+    """What was to be kept on disk was not. The subclasses say why."""
+
+
+class StorageFailed(StorageError):
+    """The device failed: EIO, or a sync that did not succeed. What was written is lost or not: end the node."""
+
+
+class StorageCorrupt(StorageError):
+    """What is on disk is not what was written. Rebuild it from a snapshot or from peers."""
+
+
+class MapFull(StorageError):
+    """The store has no room for this transaction. Abort it; raise the size of the map, or delete and compact."""
+
+
 class AccessDenied(AspenError):
     """The node does not trust this key, or the key's role may not do this."""
 

@@ -198,6 +198,24 @@ COMPLETIONS_MAX = 200
 AUDIT_TEXT_CHARS_MAX = 2_000
 """Characters of the arguments of an operation in the audit log."""
 
+# -- nodes among each other -----------------------------------------------------------------
+
+LANES_MAX = 4
+"""Lanes of a peer connection, numbered from 0."""
+
+PEER_FRAMES_QUEUED_MAX = 1_000
+"""The high-water mark: frames that may wait for one peer on one lane before a send is refused."""
+
+# -- what is kept on disk -------------------------------------------------------------------
+
+STORAGE_KEY_BYTES_MAX = 511
+"""LMDB's bound, as built."""
+
+# -- simulation -----------------------------------------------------------------------------
+
+SIM_GRAVEYARD_MAX = 10_000
+"""Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
+
 
 def _check(condition: bool, relation: str) -> None:
     if not condition:
