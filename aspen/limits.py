@@ -100,6 +100,43 @@ CONTROL_REQUESTS_PER_CLIENT_MAX = 32
 SHELL_BLOCK_MS = 1_000
 """A shell evaluation that holds the loop this long is interrupted."""
 
+# -- simulation: plans, checks, shrinking -----------------------------------------------------
+
+PLAN_CHARS_MAX = 4_000_000
+"""Characters of a plan or failure file; a longer one is refused before it is parsed."""
+
+PLAN_EPISODES_MAX = 1_000
+PLAN_SITES_MAX = 10_000
+PLAN_FIRED_MAX = 100_000
+"""Single fired faults that a plan names."""
+
+PLAN_PHASE_NS_MAX = 86_400_000_000_000
+"""Longest phase, or fault, of a simulated run: a day."""
+
+PLAN_OPERATIONS_MAX = 1_000_000
+PLAN_CLIENTS_MAX = 1_000
+
+EPISODES_PER_CLASS_MAX = 8
+"""Episodes that a draw makes of one fault class at its highest intensity."""
+
+DISK_REPAIR_NS = 5_000_000_000
+"""How long after a disk fault the atlas counts the member as damaged, unless told of its repair."""
+
+HISTORY_LINE_CHARS_MAX = 4_000_000
+"""Characters of one operation in a history file: a request of 1.5 MiB in base64, and its result."""
+
+LINEARIZE_STEPS_MAX = 500_000
+"""Transitions that a linearizability search tries before it answers UNKNOWN."""
+
+SHRINK_RUNS_MAX = 500
+"""Runs that shrinking one failure may take, unless told otherwise."""
+
+TIMELINE_LINES_MAX = 200
+"""Lines of a timeline around a failure."""
+
+SIM_TEXT_CHARS_MAX = 2_000
+"""Characters of one message in a violation or a signature."""
+
 
 def _check(condition: bool, relation: str) -> None:
     if not condition:
@@ -113,4 +150,6 @@ _check(STALL_SAMPLE_MS * 2 <= STALL_MS, "the watchdog samples a stall at least t
 _check(STALL_MS < SHELL_BLOCK_MS, "a blocking evaluation is named before it is interrupted")
 _check(CONTROL_OUTPUT_BYTES_MAX < FRAME_BYTES_MAX, "output fits a frame")
 _check(SHUTDOWN_S < NODE_STOP_S, "a worker has its time before the node gives up")
+_check(DISK_REPAIR_NS < PLAN_PHASE_NS_MAX, "a damaged disk is repaired within a phase")
+_check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be read back")
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
