@@ -131,11 +131,12 @@ def admit(plan: Plan, *, repair_ns: int = limits.DISK_REPAIR_NS) -> Admission:
 
 
 def _heal_past(ledger: Ledger, active: list[tuple[int, Episode]], now_ns: int) -> None:
+    """Heals what ended before `now_ns`; what ends at that very instant may still be seen by what begins in it."""
     for end_ns, episode in active:
-        if end_ns <= now_ns:
+        if end_ns < now_ns:
             for target in episode.targets:
                 ledger.heal(target, episode.id)
-    active[:] = [(end_ns, episode) for end_ns, episode in active if end_ns > now_ns]
+    active[:] = [(end_ns, episode) for end_ns, episode in active if end_ns >= now_ns]
 
 
 def _sound_core(plan: Plan, ledger: Ledger, cuts: list[Cut]) -> Phases:

@@ -61,9 +61,7 @@ def generate(
         revision += changed
         if not model.only_reads(operation):
             log.append(
-                Committed(
-                    revision, operation.client, operation.id, operation.kind, operation.keys, operation.argument
-                )
+                Committed(revision, operation.client, operation.id, operation.kind, operation.keys, operation.argument)
             )
         if fate == "ok":
             operation = replace(operation, status="ok", result=result, revision=revision)
@@ -103,9 +101,7 @@ def _request(
 
 
 def _with(history: History, old: Operation, new: Operation) -> History:
-    operations = sorted(
-        (new if one is old else one for one in history.operations), key=lambda one: one.invoke_ns
-    )
+    operations = sorted((new if one is old else one for one in history.operations), key=lambda one: one.invoke_ns)
     return replace(history, operations=tuple(operations))
 
 
@@ -263,6 +259,7 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
 }
 """Each mutation, and the invariant that it must break, among others that it may."""
 
+
 def plainly_stale_read(history: History, rng: random.Random) -> History | None:
     """A read answers with a value whose write had ended before another began that ended before the read began."""
     puts = [one for one in history.operations if one.kind == "put" and one.status == "ok"]
@@ -286,7 +283,7 @@ VISIBLE: dict[str, Mutation] = {
     "phantom_read": phantom_read,
     "real_time_reordered": real_time_reordered,
 }
-"""Mutations of what clients see, of histories of gets and puts of distinct values: a check without the log must find them."""
+"""Mutations of what clients see. In histories of gets and puts of distinct values, a check finds them without a log."""
 
 
 def brute_force(operations: Sequence[Operation], model: Model[Any] | None = None) -> bool:

@@ -146,7 +146,9 @@ def test_keys_that_a_transaction_names_are_searched_together() -> None:
     both = Operation("c", 0, "txn", ("x", "y"), ((), (), ()), 0, 1, "ok", (True, ()))
     groups = groups_by_key([both, op(1, "get", None, None, (2, 3), "y"), op(2, "get", None, None, (2, 3), "z")])
     assert sorted(sorted(map(str, keys)) for keys, _ in groups) == [["x", "y"], ["z"]]
-    write = Operation("c", 0, "txn", ("x", "y"), ((), (("put", "x", 1), ("put", "y", 1)), ()), 0, 9, "ok", (True, (None, None)))
+    write = Operation(
+        "c", 0, "txn", ("x", "y"), ((), (("put", "x", 1), ("put", "y", 1)), ()), 0, 9, "ok", (True, (None, None))
+    )
     x = op(1, "get", None, 1, (1, 2), "x")
     y = op(2, "get", None, None, (3, 4), "y")
     assert check_linearizable([write, x, y]).verdict == "VIOLATION"

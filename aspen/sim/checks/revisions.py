@@ -131,18 +131,18 @@ class _Replay:
                 )
             revision = max(entry.revision, revision)
             self.revisions.append(revision)
-            operation = None if entry.client is None else known.get((entry.client, entry.id))
-            if operation is not None and operation.status == "ok" and self.places[operation.client, operation.id] == at:
-                if operation.revision is not None and operation.revision != entry.revision:
+            asked = None if entry.client is None else known.get((entry.client, entry.id))
+            if asked is not None and asked.status == "ok" and self.places[asked.client, asked.id] == at:
+                if asked.revision is not None and asked.revision != entry.revision:
                     self.report(
                         "wrong_revision",
-                        f"{operation.client}#{operation.id} was told revision {operation.revision}; it made "
+                        f"{asked.client}#{asked.id} was told revision {asked.revision}; it made "
                         f"{entry.revision}",
-                        operation,
+                        asked,
                         entry,
                     )
-                if operation.result != result:
-                    self.wrong_result(operation, result, revision)
+                if asked.result != result:
+                    self.wrong_result(asked, result, revision)
             if revision in reads:
                 # Entries that change nothing keep the revision, so this is the state at it for good.
                 self.answers(state, reads.pop(revision))
