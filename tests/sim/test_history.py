@@ -59,7 +59,9 @@ values = st.recursive(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(values, max_size=3).map(tuple), values, values)
 def test_any_plain_value_comes_back(keys: tuple[object, ...], argument: object, result: object) -> None:
-    history = History((Operation("a", 0, "put", keys, argument, 0, 1, "ok", result),), (Committed(2, None, 0, "x", keys, argument),))
+    history = History(
+        (Operation("a", 0, "put", keys, argument, 0, 1, "ok", result),), (Committed(2, None, 0, "x", keys, argument),)
+    )
     assert read_history(history.to_json_lines()) == history
 
 

@@ -92,7 +92,10 @@ BAD: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d["environment"]["network"].update(delay_ns_max=0), "plan.environment.network.delay_ns_max"),
     (lambda d: d["environment"]["resources"].update(map_bytes_max=1), "plan.environment.resources.map_bytes_max"),
     (lambda d: d["phases"].update(core=["n1"]), "plan.phases.core .*a majority of the 3 nodes"),
-    (lambda d: d["phases"].update(core=["n1", "n9"]), r"plan.phases.core\[1\] is \"n9\"; it should be one of n1, n2, n3"),
+    (
+        lambda d: d["phases"].update(core=["n1", "n9"]),
+        r"plan.phases.core\[1\] is \"n9\"; it should be one of n1, n2, n3",
+    ),
     (lambda d: d["workload"].update(skip=[5, 3]), r"plan.workload.skip\[1\] is 3"),
     (lambda d: d["episodes"][0].update(kind="earthquake"), r"plan.episodes\[0\].kind is .*one of partition, crash"),
     (lambda d: d["episodes"][0].update(mode="freeze"), r"plan.episodes\[0\].mode is .*one of process, power"),
@@ -162,7 +165,11 @@ def test_a_seed_draws_the_same_plan_under_any_hash_seed() -> None:
     script = "from aspen.sim.drawing import draw_plan; print(''.join(draw_plan(s).to_json() for s in range(20)))"
     runs = {
         subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, check=True, text=True, env={"PYTHONHASHSEED": hash_seed}
+            [sys.executable, "-c", script],
+            capture_output=True,
+            check=True,
+            text=True,
+            env={"PYTHONHASHSEED": hash_seed},
         ).stdout
         for hash_seed in ("1", "2")
     }

@@ -136,8 +136,7 @@ class _Replay:
                 if asked.revision is not None and asked.revision != entry.revision:
                     self.report(
                         "wrong_revision",
-                        f"{asked.client}#{asked.id} was told revision {asked.revision}; it made "
-                        f"{entry.revision}",
+                        f"{asked.client}#{asked.id} was told revision {asked.revision}; it made {entry.revision}",
                         asked,
                         entry,
                     )
