@@ -52,11 +52,13 @@ def test_histories_come_back_and_check_the_same(seed: int) -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text() | st.binary(), lambda inner: st.lists(inner).map(tuple)
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=6,
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(values, max_size=3).map(tuple), values, values)
 def test_any_plain_value_comes_back(keys: tuple[object, ...], argument: object, result: object) -> None:
     history = History(
