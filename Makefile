@@ -22,7 +22,8 @@ $(STAMP): setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/aspen run examples.indexer:Indexer --name demo -- --chaos
+	@echo "The log, with a report of each crash, goes to demo.log"
+	@$(BIN)/aspen run examples.indexer:Indexer --name demo --log-file demo.log -- --chaos
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -4,6 +4,11 @@ Supervised actors with typed calls, live operations on a running node, and the s
 simulator. Start with `Actor`, `call`, `start` and `Supervisor`; `docs/ARCHITECTURE.md` has the map.
 """
 
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
 from aspen.actor import UNBOUNDED, Context, Reply, ReplyHandle, System, defer, pid_of
 from aspen.errors import (
     ActorFailed,
@@ -20,6 +25,7 @@ from aspen.errors import (
     NotEncodable,
     Overloaded,
     StartFailed,
+    UnhandledEvent,
     UsageError,
 )
 from aspen.otp import *  # noqa: F403 -- the behaviours are the public surface; otp.__all__ lists them
@@ -44,6 +50,19 @@ from aspen.types import (
 from aspen.wire import message
 
 __version__ = "0.1.0"
+
+R = TypeVar("R")
+
+
+def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
+    """Runs a coroutine in which actors can be started, and returns its result; what `asyncio.run` is to asyncio.
+
+    The actors that are left at its end are dropped. For what stays, write an `Application` and use `aspen run`.
+    """
+    from aspen.boot import run as run_in_the_real_world  # the kernel does not load ZeroMQ
+
+    return run_in_the_real_world(main, strict_messages=strict_messages)
+
 
 __all__ = [  # noqa: PLE0604 -- the behaviours' names are strings
     "KILL",
@@ -80,9 +99,11 @@ __all__ = [  # noqa: PLE0604 -- the behaviours' names are strings
     "StartFailed",
     "Stop",
     "System",
+    "UnhandledEvent",
     "UsageError",
     "defer",
     "message",
     "pid_of",
+    "run",
     *_behaviours,
 ]

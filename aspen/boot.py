@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from aspen.io import new_event_loop, real_ports
 from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat
+from aspen.io.process import spare_collections
 from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
 from aspen.io.zmq_port import ZmqTransport
@@ -36,6 +38,7 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
     The actors that are left at its end are dropped. For anything that stays, write an `Application` and use
     `aspen run`: that has a tree, an orderly end, and a port to attach to.
     """
+    spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
         ports = real_ports(loop)
@@ -55,6 +58,7 @@ def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> in
         StartFailed: the tree did not start; the cause says why.
     """
     handler = _configure_log(config)
+    spare_collections()
     config = config.named(plan[0].app.name if plan else "aspen")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -79,6 +83,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
             plan,
             boot=seat.boot,
             node_id=identity.node_id,
+            process_id=os.getpid(),
             curve_secret_z85=identity.curve_secret_z85,
             authorize=trusted.authorize,
             set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
@@ -132,7 +137,7 @@ def _on_stall(stall: Stall) -> type[BaseException] | None:
             }
         },
     )
-    return interrupts(process) if isinstance(process, Process) else None
+    return interrupts(process, stall.held_ms) if isinstance(process, Process) else None
 
 
 __all__ = ["run", "run_node"]

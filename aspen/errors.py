@@ -6,7 +6,7 @@ The docstrings tell neighbours apart and say whose fault each is:
   the file;
 - *unavailable* (`CallTimeout`, `NoProc`, `NoConnection`, `Overloaded`): may be tried again, and only
   `NoProc` and `Overloaded` promise that the request was not executed;
-- the *callee's* (`ActorFailed`, `StartFailed`): its cause is the exception that was raised there;
+- the *callee's* (`ActorFailed`, `StartFailed`, `UnhandledEvent`): its cause is the exception that was raised there;
 - a *broken invariant* (`InvariantBroken`): a bug in Aspen; the actor that meets it crashes.
 """
 
@@ -86,6 +86,10 @@ class StartFailed(AspenError):
         self.reason = reason
 
 
+class UnhandledEvent(AspenError):
+    """A state machine does not handle this event in its current state. It ends, as for any other crash."""
+
+
 class AlreadyRegistered(AspenError):
     """The name is taken. `holder` is the pid that has it."""
 
@@ -124,3 +128,15 @@ class AccessDenied(AspenError):
 
 class NotReachable(AspenError):
     """No node answers under that name or address."""
+
+
+class RemoteFailure(AspenError):
+    """A node did not do what it was asked over its control port, and no other error says why.
+
+    `kind` is as in `aspen.shell.protocol.Failure`; `detail` is the traceback over there, or empty.
+    """
+
+    def __init__(self, message: str, kind: str = "failed", detail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.detail = detail

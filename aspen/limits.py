@@ -23,11 +23,23 @@ SLOT_MS_MAX = 2
 TURN_MS_MAX = 10
 """Milliseconds for which the run queue is drained before the event loop polls its sockets."""
 
+TURN_SLOTS_MAX = 16_384
+"""Slots of one turn, whatever the clock says."""
+
+SIM_TURN_SLOTS_MAX = 64
+"""The same in simulation, where no time passes within a turn and an actor may be kept busy for ever."""
+
 STALL_MS = 100
 """A handler that holds the loop this long is reported with its stack."""
 
 STALL_SAMPLE_MS = 25
 """How often the watchdog looks."""
+
+GC_YOUNG_OBJECTS = 10_000
+GC_MIDDLE_EVERY = 20
+GC_FULL_EVERY = 50
+"""Thresholds of Python's cycle collector on a node: new objects before a look at the young, and how many looks at a
+generation before one at the next. Python's own 700, 10, 10 cost a fifth of the time of spawning a million actors."""
 
 # -- calls and exits ------------------------------------------------------------------------
 
@@ -39,6 +51,9 @@ SHUTDOWN_S = 5.0
 
 EXIT_CLEANUP_S = 5.0
 """How long a handler that an exit signal cancelled may go on cleaning up, before it is killed."""
+
+CLOSE_TRIES_MAX = 16
+"""Awaits in `finally` blocks that are passed over in a handler that is killed, before it is left to the collector."""
 
 CALL_CHAIN_MAX = 256
 """Callers followed when looking for a call cycle."""
@@ -80,6 +95,33 @@ OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
 
+# -- behaviours -----------------------------------------------------------------------------
+
+POSTPONED_EVENTS_MAX = 4_096
+"""Events that one state machine may postpone, unless it names another bound."""
+
+INSERTED_EVENTS_MAX = 1_024
+"""Events that one handler of a state machine may raise with `next_event`."""
+
+MACHINE_TIMEOUTS_MAX = 1_024
+"""Timeouts of one state machine that run at once."""
+
+TASK_AWAIT_S = 5.0
+"""How long awaiting a task waits when no timeout is named (`Task.await/2` has the same)."""
+
+TASK_STREAM_CONCURRENCY_MAX = 10_000
+"""Tasks of one stream at once, the results that wait for their turn included."""
+
+EVENT_HANDLERS_MAX = 1_024
+"""Handlers of one event manager."""
+
+REGISTRY_ENTRIES_MAX = 1_000_000
+"""Entries of one registry."""
+
+PARTITIONS_DEFAULT = 8
+PARTITIONS_MAX = 1_024
+"""Copies of the child of one partition supervisor."""
+
 # -- bytes from outside ---------------------------------------------------------------------
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -99,6 +141,62 @@ CONTROL_REQUESTS_PER_CLIENT_MAX = 32
 
 SHELL_BLOCK_MS = 1_000
 """A shell evaluation that holds the loop this long is interrupted."""
+
+# -- the control port and the shell -----------------------------------------------------------
+
+CONTROL_REQUEST_BYTES_MAX = 256 * 1024
+"""Largest frame that a client may send to a node; answers may be as large as a frame."""
+
+CONTROL_FRAMES_WAITING_MAX = 64
+"""Frames of one client that wait for its session; those beyond are dropped, and the client is told."""
+
+CONTROL_PING_S = 2.0
+"""How often a session tells its client that it is there, and looks whether it may still be."""
+
+CONTROL_LOST_S = 10.0
+"""A client that has taken nothing for so long is lost: its session ends."""
+
+CONTROL_SILENCE_S = 15.0
+"""A client that has heard nothing for so long, pings included, gives its requests up."""
+
+CONTROL_IDLE_S = 8 * 3_600.0
+"""A session without a request for so long ends, though its client is there."""
+
+CONTROL_ATTACH_S = 5.0
+"""How long the start of a session may take."""
+
+CONTROL_DELIVER_EVERY_S = 0.1
+"""How often an answer is offered again to a client that is too slow to take it."""
+
+CONTROL_RESTART_S = 60.0
+"""How long a client waits for a restart that it asked for; the restart itself goes on."""
+
+CONTROL_STOP_DELAY_S = 0.05
+"""Between the answer to `stop` and the stop, so that the answer gets out."""
+
+CONTROL_TREE_NODES_MAX = 5_000
+"""Places of the tree in one answer; the rest is counted."""
+
+CONTROL_TREE_BYTES_MAX = 3 * 1024 * 1024
+"""Size of a tree in one answer, in bytes; a larger one is cut at half the places, again and again."""
+
+CONTROL_CHUNK_CHARS_MAX = 16 * 1024
+"""Characters of output in one event."""
+
+SHELL_TRACEBACK_CHARS_MAX = 20_000
+SHELL_REPR_CHARS_MAX = 200_000
+"""Characters of a result that is sent back; the rest is cut off, and the cut is shown."""
+
+SHELL_SOURCES_KEPT_MAX = 100
+"""Evaluated texts that one session keeps for tracebacks."""
+
+SHELL_ROWS_MAX = 50
+"""Rows that a helper such as `mailbox()` shows unless told otherwise."""
+
+COMPLETIONS_MAX = 200
+
+AUDIT_TEXT_CHARS_MAX = 2_000
+"""Characters of the arguments of an operation in the audit log."""
 
 # -- simulation: plans, checks, shrinking -----------------------------------------------------
 
@@ -150,6 +248,15 @@ _check(STALL_SAMPLE_MS * 2 <= STALL_MS, "the watchdog samples a stall at least t
 _check(STALL_MS < SHELL_BLOCK_MS, "a blocking evaluation is named before it is interrupted")
 _check(CONTROL_OUTPUT_BYTES_MAX < FRAME_BYTES_MAX, "output fits a frame")
 _check(SHUTDOWN_S < NODE_STOP_S, "a worker has its time before the node gives up")
+_check(CONTROL_REQUEST_BYTES_MAX < FRAME_BYTES_MAX, "the port takes every frame that a session takes")
+_check(CONTROL_FRAMES_WAITING_MAX >= CONTROL_REQUESTS_PER_CLIENT_MAX, "a client may ask all at once")
+_check(CONTROL_PING_S * 2 < CONTROL_LOST_S < CONTROL_SILENCE_S, "a ping that is late is no loss")
+_check(CONTROL_ATTACH_S + CONTROL_PING_S < CONTROL_SILENCE_S, "a client outwaits the start of its session")
+_check(SHELL_BLOCK_MS / 1_000 < CONTROL_SILENCE_S, "a client outwaits an evaluation that blocks")
+_check(SHELL_REPR_CHARS_MAX * 4 + SHELL_TRACEBACK_CHARS_MAX * 4 < FRAME_BYTES_MAX, "a result fits a frame")
+_check(CONTROL_TREE_BYTES_MAX < FRAME_BYTES_MAX, "a tree fits a frame")
 _check(DISK_REPAIR_NS < PLAN_PHASE_NS_MAX, "a damaged disk is repaired within a phase")
 _check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be read back")
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
+_check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
+_check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")

@@ -100,6 +100,10 @@ class Offload(Protocol):
         """In a process of its own, killed when the awaiter is cancelled. `fn` is importable."""
         ...
 
+    def close(self) -> None:
+        """Takes no more work. Idempotent."""
+        ...
+
 
 class ControlPort(Protocol):
     """The bound port on which trusted clients reach the node: encrypted, authenticated frames.
@@ -142,6 +146,32 @@ class Transport(Protocol):
         Raises:
             ConfigError: the address cannot be bound; the message says why.
         """
+        ...
+
+
+class ControlChannel(Protocol):
+    """A client's connection to the control port of a node. When it is lost it stays lost: make another."""
+
+    def send(self, frame: bytes) -> None:
+        """Queues a frame.
+
+        Raises:
+            NotReachable: the connection is lost.
+            Overloaded: the node takes no more at the moment. Not sent.
+            UsageError: the frame is too large.
+        """
+        ...
+
+    async def recv(self) -> bytes:
+        """The next frame, in order; those that came before a loss are given first. Cancelling it loses none.
+
+        Raises:
+            NotReachable: the connection is lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Disconnects. Idempotent."""
         ...
 
 

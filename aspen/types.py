@@ -52,11 +52,14 @@ def is_benign(reason: object) -> bool:
 
 
 def describe_reason(reason: object) -> str:
-    """The reason in one line, for people."""
-    if isinstance(reason, BaseException):
+    """The reason in one line, for people; never raises, whatever its `__str__` does."""
+    try:
         text = str(reason)
+    except BaseException as error:
+        text = f"<its __str__ raised {type(error).__name__}>"
+    if isinstance(reason, BaseException):
         return f"{type(reason).__name__}: {text}" if text else type(reason).__name__
-    return str(reason)
+    return text
 
 
 class Stop(BaseException):
@@ -120,7 +123,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """What is known of a crash: one for each actor that ended for a reason that is not benign."""
+    """What is known of a crash: one for each actor whose own code ended it for a reason that is not benign.
+
+    An actor that an exit signal ended has none; the one that sent it, or was linked to it, has.
+    """
 
     at_wall_ns: int
     pid: Pid
@@ -147,5 +153,6 @@ class SupervisorReport:
     supervisor: str
     child: str
     event: str
-    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown` or `stopped`."""
+    """`restarting`, `start_failed`, `intensity_exceeded`, `auto_shutdown`, `stopped`; `callback_failed` of an
+    application; `handler_removed` from an event manager."""
     reason: str

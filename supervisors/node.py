@@ -1,8 +1,8 @@
 """The tree of a node.
 
-    /                   NodeSupervisor
-    ├── shell           the control port and the sessions of attached clients
-    └── apps            the applications, shown at the top by their own names: /shop
+/                   NodeSupervisor
+├── shell           the control port and the sessions of attached clients
+└── apps            the applications, shown at the top by their own names: /shop
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class NodeSupervisor(Supervisor):
         """The shell first, so that one can attach while an application starts, or does not stop."""
         node = self._node
         if node.node_config.address and node.system.ports.transport is not None:
-            yield child(ShellSupervisor, node).opts(id="shell")
+            yield child(ShellSupervisor, node, node.node_config.address, node.curve_secret_z85).opts(id="shell")
         # Stops what it runs within its own bounds, application by application: hence no time of its own.
-        yield child(Applications, node.application_ended, node.plan_with_settings()).opts(id="apps", shutdown="infinity")
+        yield child(Applications, node.application_ended, node.plan_with_settings()).opts(
+            id="apps", shutdown="infinity"
+        )

@@ -5,8 +5,9 @@
     process     one actor's record; `task` its running async handler
     behaviour   what can be run: `Behaviour` and its compiled `Blueprint`
     refs        generated references; `sending` the long ways of a send
+    waiting     who waits for whom, and the cycles that are broken
     scheduler   run queue, turns, slots, timers
-    system      the actors of one node: start, links, monitors, exits, the end
+    system      the actors of one node: start, handlers, the end; on `bonds`: links, monitors, signals; on `records`
     travel      how references go through the codec
     context     an actor's hold on all this, `self.ctx`
 
@@ -18,12 +19,14 @@ goes into the reply, which makes its waiter runnable.
 from aspen.actor import travel as _travel  # noqa: F401 -- teaches the codec how refs travel
 from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, state_of
 from aspen.actor.context import Context, Every, ReplyHandle, defer
-from aspen.actor.process import Process
+from aspen.actor.process import Process, Via
+from aspen.actor.records import abbreviate
 from aspen.actor.refs import ActorRef, make_named_ref, make_ref, pid_of, process_of
-from aspen.actor.reply import Reply
+from aspen.actor.reply import Notice, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
-from aspen.actor.sending import caller_of, current_process
-from aspen.actor.system import System, abbreviate, system_of, system_of_loop
+from aspen.actor.sending import caller_of
+from aspen.actor.system import System, system_of, system_of_loop
+from aspen.actor.waiting import current_process
 
 __all__ = [
     "UNBOUNDED",
@@ -33,12 +36,14 @@ __all__ = [
     "Context",
     "Every",
     "HandlerSpec",
+    "Notice",
     "Process",
     "Reply",
     "ReplyHandle",
     "Scheduler",
     "System",
     "TimerEntry",
+    "Via",
     "abbreviate",
     "caller_of",
     "current_process",

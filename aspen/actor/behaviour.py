@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aspen import limits
@@ -31,6 +31,7 @@ CONTINUE: Final = "$continue"
 IDLE_TIMEOUT: Final = "$idle"
 STOP: Final = "$stop"
 INIT: Final = "$init"
+RAISE: Final = "$raise"
 APPLY: Final = "$apply"
 
 
@@ -73,15 +74,22 @@ class Blueprint:
         self.has_init = cls.init is not Behaviour.init
         self.specs: dict[str, HandlerSpec] = {}
         self.by_type: dict[type, Callable[..., Any]] = {}
+        takers: dict[type, str] = {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
                 spec = getattr(value, "aspen_handler", None)
                 if isinstance(spec, HandlerSpec):
-                    self.specs[name] = spec
+                    # The attribute's name, which an alias does not share with its function.
+                    self.specs[name] = spec if spec.name == name else replace(spec, name=name)
                     continue
                 self.specs.pop(name, None)
                 for message_type in getattr(value, "aspen_info", ()):
-                    self.by_type[message_type] = value
+                    takers[message_type] = name
+        for message_type, name in takers.items():
+            # By name, so that a subclass that overrides the method is the one that is called.
+            taker = getattr(cls, name, None)
+            if callable(taker):
+                self.by_type[message_type] = taker
         self.handlers: dict[str, Callable[..., Any]] = {name: spec.fn for name, spec in self.specs.items()}
         self.handlers.update(_SYSTEM_HANDLERS)
         self.ref_class: type[DirectRef] | None = None
@@ -107,6 +115,8 @@ class Behaviour:
     mailbox_max: ClassVar[int] = limits.MAILBOX_MESSAGES_MAX
     """Messages that may wait; a call beyond fails with `Overloaded`, a cast becomes a dead letter."""
     blueprint: ClassVar[Blueprint]
+    _context_class: ClassVar[type[Context]]
+    """Put here by `aspen.actor.context`, which needs this module; an import at each `self.ctx` would be slow."""
     _process: Process
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -119,9 +129,7 @@ class Behaviour:
     @property
     def ctx(self) -> Context:
         """The actor's hold on the kernel: its pid, links, monitors, timers. Not for other actors."""
-        from aspen.actor.context import Context
-
-        return Context(self._process)
+        return self._context_class(self._process)
 
     async def init(self) -> None:
         """The second, asynchronous half of the start; `start()` returns when it has. For subclasses."""
@@ -184,6 +192,10 @@ def _stop(actor: Behaviour, reason: object) -> Any:
     raise Stop(reason)
 
 
+def _raise(actor: Behaviour, error: BaseException) -> Any:
+    raise error
+
+
 async def _init(actor: Behaviour) -> None:
     await actor.init()
 
@@ -198,5 +210,6 @@ _SYSTEM_HANDLERS: Final[dict[str, Callable[..., Any]]] = {
     IDLE_TIMEOUT: _info,
     STOP: _stop,
     INIT: _init,
+    RAISE: _raise,
     APPLY: _apply,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from aspen.actor.behaviour import CONTINUE, INFO
-from aspen.actor.process import F_IDLE, Process
+from aspen.actor.behaviour import CONTINUE, INFO, Behaviour
+from aspen.actor.process import DEAD, F_IDLE, Process
 from aspen.actor.refs import make_ref, process_of
 from aspen.actor.reply import Reply
 from aspen.actor.scheduler import DEFERRED, TimerEntry
@@ -101,12 +102,14 @@ class Context:
         raise Stop(reason)
 
     def continue_(self, message: object) -> None:
-        """Has `handle_continue(message)` run after this handler, before any other message."""
+        """Has `handle_continue(message)` run after this handler, before any other message; several run in order."""
         process = self._process
         put_urgent(process, CONTINUE, (message,))
         urgent = process.urgent
-        if urgent is not None and len(urgent) > 1:
-            urgent.rotate(1)
+        if urgent is not None:
+            entry = urgent.pop()
+            place = next((index for index, other in enumerate(urgent) if other[0] != CONTINUE), len(urgent))
+            urgent.insert(place, entry)
 
     def reply_handle(self) -> ReplyHandle:
         """The caller of the call being handled, to be answered later; return `defer()` with it.
@@ -122,8 +125,11 @@ class Context:
     def idle_timeout(self, seconds: float | None) -> None:
         """Has an `IdleTimeout` message come whenever no message came for so long; None ends it."""
         process = self._process
+        if process.wake == DEAD:
+            return
+        idle_ns = None if seconds is None else _ns(seconds, "an idle timeout", least=1)
         extra = process.more()
-        extra.idle_ns = None if seconds is None else int(seconds * 1e9)
+        extra.idle_ns = idle_ns
         if extra.idle_timer is not None:
             extra.idle_timer.cancel()
         process.flags |= F_IDLE
@@ -136,19 +142,15 @@ class Context:
 
     def call_after(self, delay_s: float, callback: Callable[[], object]) -> TimerEntry:
         """Runs `callback` later, outside any handler: a bound ref method, `ref.tick`, is the usual one."""
-        if delay_s < 0:
-            raise UsageError(f"a timer cannot run {delay_s} s from now; the delay must be >= 0")
         process = self._process
-        at_ns = process.sched.mono_ns() + int(delay_s * 1e9)
+        at_ns = process.sched.mono_ns() + _ns(delay_s, "a delay", least=0)
         entry: TimerEntry = process.system.own_timer(process, at_ns, callback)
         return entry
 
     def every(self, period_s: float, message: object, to: object = None) -> Every:
         """Sends an untyped message again and again; ticks that were missed are left out."""
-        if period_s <= 0:
-            raise UsageError(f"a period of {period_s} s has no meaning; it must be > 0")
         target = self._process if to is None else process_of(to)
-        return Every(self._process, int(period_s * 1e9), target, message)
+        return Every(self._process, _ns(period_s, "a period", least=1), target, message)
 
     def offload(self, fn: Callable[..., R], *args: Any, process: bool = False) -> Any:
         """Runs work that would block the loop in a thread, or in a process of its own that is killed when this
@@ -181,7 +183,7 @@ class ReplyHandle:
     def __init__(self, process: Process, reply: Reply[Any]) -> None:
         self._process = process
         self._reply = reply
-        process.more().deferred.add(reply)
+        process.more().defer(reply)
 
     @property
     def waiting(self) -> bool:
@@ -191,7 +193,8 @@ class ReplyHandle:
     def reply(self, value: object) -> None:
         """Answers. A second answer, or one after the deadline, is dropped."""
         system = self._process.system
-        self._take().resolve(system.checked(value) if system.strict_messages else value)
+        value = system.checked(value) if system.strict_messages else value
+        self._take().resolve(value)
 
     def fail(self, error: Exception) -> None:
         """Answers with an exception, raised at the caller as it is."""
@@ -199,7 +202,7 @@ class ReplyHandle:
 
     def _take(self) -> Reply[Any]:
         if self._process.extra is not None:
-            self._process.extra.deferred.discard(self._reply)
+            self._process.extra.deferred.pop(self._reply, None)
         return self._reply
 
 
@@ -239,6 +242,17 @@ class Every:
             self._entry = None
 
 
-def defer() -> Any:
+def _ns(seconds: float, what: str, least: int) -> int:
+    """The seconds in nanoseconds. Raises UsageError when that is no time to wait."""
+    ns = int(seconds * 1e9) if math.isfinite(seconds) else -1
+    if ns < least:
+        raise UsageError(f"{what} of {seconds} s has no meaning; use {'> 0' if least else '>= 0'} seconds")
+    return ns
+
+
+def defer() -> R:  # type: ignore[type-var]  # stands for a result of whatever type the handler declares
     """Return it from a `@call` handler that answers later, through `ctx.reply_handle()`."""
-    return DEFERRED
+    return cast(R, DEFERRED)
+
+
+Behaviour._context_class = Context

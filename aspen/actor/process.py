@@ -14,6 +14,7 @@ A process has three places for what comes in, taken in this order:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -45,6 +46,12 @@ F_IDLE: Final = 16
 F_EXITING: Final = 32
 F_DEAD: Final = 64
 F_STRICT: Final = 128
+F_STOPPING: Final = 256
+"""A stop is queued: a suspended process takes it all the same."""
+F_UNBORN: Final = 512
+"""It constructs itself in its first slot, from `birth`."""
+
+DEFERRED_KEPT_MIN: Final = 64
 
 NO_MAIL: Final[deque[Message]] = deque(maxlen=0)
 """Stands for the mailbox of an actor that has had no mail, or is dead. Never appended to: `limit` is 0."""
@@ -56,6 +63,7 @@ class Process:
     __slots__ = (
         "actor",
         "answering",
+        "birth",
         "blueprint",
         "context",
         "control",
@@ -92,6 +100,8 @@ class Process:
         self.label = label
         """Its id within its parent; `/` for the root; the whole path once it is dead."""
         self.actor: Behaviour | None = None
+        self.birth: tuple[tuple[Any, ...], dict[str, Any] | None] | None = None
+        """Arguments of an actor that is to construct itself."""
         self.parent: Process | None = None
         self.mailbox: deque[Message] = NO_MAIL
         self.limit = 0
@@ -145,22 +155,50 @@ class Process:
         return f"<Process {self.pid} {self.path}>"
 
 
+class Via(ABC):
+    """A name that is kept elsewhere than in the node's own table of names: by a registry, or worked out from a key.
+
+    Hashable. Use it where a name is asked for.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def register(self, system: System, process: Process) -> None:
+        """Gives the name to a live process, until it ends. Raises AlreadyRegistered."""
+
+    @abstractmethod
+    def unregister(self, system: System, process: Process) -> None:
+        """Takes the name from this process, if it has it."""
+
+    @abstractmethod
+    def whereis(self, system: System) -> Process | None:
+        """The holder of the name now."""
+
+
 class Extra:
     """Fields that few actors use, kept apart so that an idle actor stays small."""
 
-    __slots__ = ("deferred", "idle_ns", "idle_timer", "last_ns", "names", "pending", "timers", "waits")
+    __slots__ = ("deferred", "deferred_kept", "idle_ns", "idle_timer", "last_ns", "names", "timers")
 
     def __init__(self) -> None:
         self.timers: set[TimerEntry] = set()
         self.names: list[Callable[[], object]] = []
         """Run once at its death, to take it out of registries."""
-        self.deferred: set[Reply[Any]] = set()
-        """Calls it took and has not answered yet."""
-        self.pending: set[Reply[Any]] = set()
-        """Calls that its child asyncio tasks await."""
+        self.deferred: dict[Reply[Any], None] = {}
+        """Calls it took and has not answered yet, oldest first."""
+        self.deferred_kept = DEFERRED_KEPT_MIN
         self.idle_ns: int | None = None
         self.idle_timer: TimerEntry | None = None
         self.last_ns = 0
+
+    def defer(self, reply: Reply[Any]) -> None:
+        """Notes a call that is to be answered later; those whose callers have given up are dropped in time."""
+        if not reply.done_:
+            self.deferred[reply] = None
+            if len(self.deferred) > self.deferred_kept:
+                self.deferred = {waiting: None for waiting in self.deferred if not waiting.done_}
+                self.deferred_kept = max(DEFERRED_KEPT_MIN, 2 * len(self.deferred))
 
 
 class Debug:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from aspen.actor.behaviour import APPLY, Behaviour, Blueprint, HandlerSpec, signature_of
 from aspen.actor.process import Process
-from aspen.actor.reply import NEVER_NS, Reply
+from aspen.actor.reply import FOREVER_NS, Answer
 from aspen.errors import UsageError
 from aspen.types import Pid
 
@@ -34,7 +34,7 @@ class ActorRef:
     _p: Process
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ActorRef):
+        if not isinstance(other, ActorRef) or isinstance(other, NamedRef):
             return NotImplemented
         mine, theirs = self._p, other._p
         return mine is theirs or (mine.serial == theirs.serial and mine.pid == theirs.pid)
@@ -162,7 +162,11 @@ def {name}(self{params}):
     answering = caller.answering
     if answering is not None and answering.deadline < deadline:
         deadline = answering.deadline
-    reply = Reply(p, deadline)
+    reply = Answer()
+    reply.callee = p
+    reply.deadline = deadline
+    reply.done_ = False
+    reply.waiter = reply.error = reply.callbacks = None
     mailbox.append(({handler!r}, {args}, reply))
     if not p.wake:
         p.wake = 1
@@ -174,6 +178,26 @@ _URGENT = """\
 def {name}(self{params}):
     return call_urgent(self._p, {handler!r}, {args}, {timeout_ns})
 """
+
+
+_TEMPLATE_NAMES: Final = frozenset(
+    [
+        "self",
+        "p",
+        "s",
+        "mailbox",
+        "caller",
+        "deadline",
+        "reply",
+        "answering",
+        "len",
+        "Answer",
+        "send_slow",
+        "call_slow",
+        "call_urgent",
+    ]
+)
+"""Names that a handler's parameters would shadow in the templates: such a handler's arguments are packed."""
 
 
 def _make_ref_class(blueprint: Blueprint, base: type[R], suffix: str) -> type[R]:
@@ -191,13 +215,13 @@ def _make_ref_class(blueprint: Blueprint, base: type[R], suffix: str) -> type[R]
 
 def _method(spec: HandlerSpec, sending: Any) -> Callable[..., Any]:
     scope: dict[str, Any] = {
-        "Reply": Reply,
+        "Answer": Answer,
         "call_slow": sending.call_slow,
         "call_urgent": sending.call_urgent,
         "send_slow": sending.send_slow,
     }
     params, args, handler = _parameters(spec, scope)
-    timeout_ns = NEVER_NS // 2 if spec.timeout_s is None else int(spec.timeout_s * 1e9)
+    timeout_ns = FOREVER_NS if spec.timeout_s is None else int(spec.timeout_s * 1e9)
     template = (_URGENT if spec.urgent else _CALL) if spec.is_call else _CAST
     source = template.format(
         name=spec.name,
@@ -218,7 +242,7 @@ def _parameters(spec: HandlerSpec, scope: dict[str, Any]) -> tuple[str, str, str
     """The parameter list, the expression that packs the arguments, and the handler's name in the message."""
     parameters = list(signature_of(spec.fn).parameters.values())
     simple = all(p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.POSITIONAL_ONLY for p in parameters)
-    clash = {"self", "p", "s", "mailbox", "caller", "deadline", "reply", "answering"} & {p.name for p in parameters}
+    clash = _TEMPLATE_NAMES & {p.name for p in parameters}
     if not simple or clash:
         scope["bind"] = signature_of(spec.fn).bind
         scope["pack"] = _pack

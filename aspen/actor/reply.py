@@ -17,11 +17,15 @@ from aspen.errors import CallTimeout, UsageError
 if TYPE_CHECKING:
     from aspen.actor.process import Process
     from aspen.actor.scheduler import TimerEntry
+    from aspen.actor.task import HandlerTask
 
 R_co = TypeVar("R_co", covariant=True)
 
 NEVER_NS: Final = (1 << 63) - 1
 """A deadline that does not come."""
+
+FOREVER_NS: Final = NEVER_NS // 2
+"""The timeout of a call without one. Deadlines from here on have no timer."""
 
 
 class Reply(Generic[R_co]):
@@ -37,6 +41,7 @@ class Reply(Generic[R_co]):
         "deadline",
         "done_",
         "error",
+        "owner",
         "timer",
         "value",
         "waiter",
@@ -46,13 +51,14 @@ class Reply(Generic[R_co]):
         self.callee = callee
         self.deadline = deadline
         self.done_ = False
+        self.value: R_co
         self.waiter: Process | None = None
         self.error: BaseException | None = None
         self.callbacks: list[tuple[Callable[[Any], object], Context | None]] | None = None
 
     # -- the callee's side --------------------------------------------------------------------
 
-    def resolve(self, value: object) -> None:
+    def resolve(self, value: Any) -> None:
         """Answers; does nothing when it is already done."""
         if not self.done_:
             self.value = value
@@ -82,6 +88,9 @@ class Reply(Generic[R_co]):
             timer: TimerEntry | None = self.timer
             if timer is not None:
                 timer.cancel()
+            owner: HandlerTask | None = self.owner
+            if owner is not None and owner.pending is not None:
+                owner.pending.pop(self, None)
             loop = self.get_loop()
             for callback, context in callbacks:
                 loop.call_soon(callback, self, context=context)
@@ -99,7 +108,7 @@ class Reply(Generic[R_co]):
             yield self
         if self.error is not None:
             raise self.error
-        return cast(R_co, self.value)
+        return self.value
 
     __iter__ = __await__
 
@@ -137,7 +146,7 @@ class Reply(Generic[R_co]):
             raise asyncio.InvalidStateError("the call has no result yet; await it")
         if self.error is not None:
             raise self.error
-        return cast(R_co, self.value)
+        return self.value
 
     def exception(self) -> BaseException | None:
         """The error, or None when there is a value."""
@@ -152,11 +161,22 @@ class Reply(Generic[R_co]):
         if self.done_:
             self.get_loop().call_soon(callback, self, context=context)
             return
+        # Imported here: it is above this module, and only asyncio's own ways of waiting come by.
+        from aspen.actor.waiting import break_cycle, handler_in_progress
+
+        scheduler = self.callee.sched
         if self.callbacks is None:
             self.callbacks = []
-            scheduler = self.callee.sched
-            self.timer = scheduler.timer_at(self.deadline, self.expire) if self.deadline < NEVER_NS else None
+            self.owner: HandlerTask | None = None
+            self.timer = scheduler.timer_at(self.deadline, self.expire) if self.deadline < FOREVER_NS else None
         self.callbacks.append((callback, context))
+        owner = handler_in_progress(scheduler)
+        if owner is not None and len(self.callbacks) == 1:
+            self.owner = owner
+            if owner.pending is None:
+                owner.pending = {}
+            owner.pending[self] = None
+            break_cycle(self, owner.process)
 
     def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
         """Takes `callback` out; returns how often it was in."""
@@ -165,6 +185,8 @@ class Reply(Generic[R_co]):
         kept = [entry for entry in self.callbacks if entry[0] != callback]
         removed = len(self.callbacks) - len(kept)
         self.callbacks[:] = kept
+        if not kept and self.owner is not None and self.owner.pending is not None:
+            self.owner.pending.pop(self, None)
         return removed
 
     def set_result(self, result: object) -> None:
@@ -172,3 +194,25 @@ class Reply(Generic[R_co]):
         raise UsageError("a Reply is answered by the actor that was called")
 
     set_exception = set_result
+
+
+class Answer(Reply[R_co]):
+    """The reply that a generated ref method makes, and fills in itself: a Python `__init__` costs as much as
+    the rest of the send. The method sets what `Reply.__init__` does, all of it."""
+
+    __slots__ = ()
+    __init__ = object.__init__  # takes no arguments, and runs no bytecode
+
+
+class Notice(Reply[R_co]):
+    """What the kernel itself tells of an actor: its exit reason, or what `sys` asked for.
+
+    It comes whatever the actor waits for, so awaiting it closes no call cycle.
+    """
+
+    __slots__ = ()
+
+
+UNAWAITED: Final[Reply[Any]] = Reply(cast(Any, None), NEVER_NS)
+"""Stands for the reply of a start that nobody awaits. Done already, so that an answer changes nothing."""
+UNAWAITED.resolve(None)

@@ -19,9 +19,10 @@ from collections.abc import Callable
 from contextvars import copy_context
 from heapq import heapify, heappop, heappush
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from aspen import limits
+from aspen.actor.behaviour import STOP
 from aspen.actor.process import (
     DEAD,
     F_CONTROL,
@@ -29,8 +30,10 @@ from aspen.actor.process import (
     F_DEBUG,
     F_EXITING,
     F_IDLE,
+    F_STOPPING,
     F_STRICT,
     F_SUSPENDED,
+    F_UNBORN,
     F_URGENT,
     IDLE,
     PARKED,
@@ -38,10 +41,11 @@ from aspen.actor.process import (
     Message,
     Process,
 )
-from aspen.actor.reply import NEVER_NS, Reply
-from aspen.actor.sending import current_process, waits_for
+from aspen.actor.reply import FOREVER_NS, NEVER_NS, Answer, Notice, Reply
+from aspen.actor.sending import no_proc
 from aspen.actor.task import HandlerTask
-from aspen.errors import CallCycle, NotEncodable
+from aspen.actor.waiting import break_cycle, current_handler, current_process
+from aspen.errors import NotEncodable
 
 if TYPE_CHECKING:
     from aspen.actor.system import System
@@ -97,11 +101,14 @@ class Scheduler:
     """Runs the processes of one system. Everything here happens on the loop's thread."""
 
     __slots__ = (
+        "_context",
         "_heap",
         "_sequence",
+        "_slots_max",
         "_timer",
         "_timer_ns",
         "_timers_kept",
+        "aio",
         "armed",
         "choose",
         "current",
@@ -117,6 +124,7 @@ class Scheduler:
     def __init__(self, system: System, choose: Callable[[deque[Process]], None] | None = None) -> None:
         self.system = system
         self.loop: Loop = system.ports.loop
+        self.aio = self.loop.asyncio
         self.mono_ns = system.ports.clock.mono_ns
         self.now_ns = self.mono_ns()
         self.queue: deque[Process] = deque()
@@ -125,6 +133,11 @@ class Scheduler:
         self.current: Process | None = None
         self.turn = 0
         self.choose = choose
+        self._slots_max = limits.TURN_SLOTS_MAX if choose is None else limits.SIM_TURN_SLOTS_MAX
+        # Turns and timers run in this context, not in that of whoever happened to ask for them first.
+        self._context = copy_context()
+        self._context.run(current_process.set, None)
+        self._context.run(current_handler.set, None)
         self._heap: list[tuple[int, int, TimerEntry]] = []
         self._sequence = 0
         self._timers_kept = _TIMERS_KEPT_MIN
@@ -137,7 +150,7 @@ class Scheduler:
         """Asks the loop for a turn."""
         if not self.armed and not self.stopped:
             self.armed = True
-            self.loop.call_soon(self._run_turn)
+            self._context.run(self.loop.call_soon, self._run_turn)
 
     def enqueue(self, process: Process) -> None:
         """Makes a process runnable that is neither queued nor dead."""
@@ -160,11 +173,25 @@ class Scheduler:
     def _run_turn(self) -> None:
         try:
             self._drain()
+        except BaseException as error:
+            self._turn_raised(error)
+            raise
         finally:
             self.current = None
             self.armed = False
             if self.queue:
                 self.arm()
+
+    def _turn_raised(self, error: BaseException) -> None:
+        """Puts back the process whose slot did not end in order; a fault of the kernel's own ends that process, so
+        that it is not met again at every turn."""
+        process = self.current
+        if process is None or process.wake != QUEUED or process in self.queue:
+            return
+        if isinstance(error, Exception):
+            self.system.broken(process, error)
+        else:
+            self._end_slot(process)
 
     def _drain(self) -> None:
         queue = self.queue
@@ -174,13 +201,13 @@ class Scheduler:
         now = self.now_ns = mono_ns()
         turn_end = now + _TURN_NS
         self.turn += 1
-        slots = 0
+        slots, slots_max = 0, self._slots_max
         coroutine = CoroutineType
         while queue:
             slots += 1
             if not slots & _CLOCK_MASK:
                 now = self.now_ns = mono_ns()
-                if now > turn_end:
+                if now > turn_end or slots > slots_max:
                     break
             if choose is not None:
                 choose(queue)
@@ -188,13 +215,18 @@ class Scheduler:
             self.current = process
             if process.flags:
                 if not self._special(process):
+                    if self.now_ns > turn_end:
+                        break
                     continue
             task = process.task
             if task is not None:
                 if process.waiting_on is None:
                     self._step(process, task)
                 if process.wake == QUEUED:
-                    self._end_slot(process)
+                    if process.waiting_on is not None and not process.flags:
+                        process.wake = PARKED
+                    else:
+                        self._end_slot(process)
                 continue
             mailbox = process.mailbox
             count = 0
@@ -206,20 +238,33 @@ class Scheduler:
                 pop = mailbox.popleft
                 while mailbox:
                     name, args, reply = message = pop()
-                    if reply is None:
+                    if reply is not None:
+                        process.answering = reply
+                    # A call with its arguments written out is inlined by the interpreter; one with `*args` is not.
+                    arity = len(args)
+                    if arity == 1:
+                        (first,) = args
+                        result = handlers[name](actor, first)
+                    elif arity == 2:
+                        first, second = args
+                        result = handlers[name](actor, first, second)
+                    elif arity == 0:
+                        result = handlers[name](actor)
+                    else:
                         result = handlers[name](actor, *args)
+                    if reply is None:
                         if result is not None and type(result) is coroutine:
                             self._begin(process, result, message)
                             if process.task is not None:
                                 break
                     else:
-                        process.answering = reply
-                        result = handlers[name](actor, *args)
                         if type(result) is coroutine:
                             self._begin(process, result, message)
                             if process.task is not None:
                                 break
-                        elif result is not DEFERRED and not reply.done_:
+                        elif result is DEFERRED:
+                            process.more().defer(reply)
+                        elif not reply.done_:
                             reply.value = result
                             reply._finish()
                         process.answering = None
@@ -237,7 +282,14 @@ class Scheduler:
                     raise
                 self._handler_raised(process, error, message)
             if process.wake == QUEUED:
-                self._end_slot(process)
+                if process.flags or process.task is not None:
+                    self._end_slot(process)
+                elif mailbox:
+                    queue.append(process)
+                else:
+                    process.wake = IDLE
+            if slot_end and now > turn_end:
+                break
 
     def _end_slot(self, process: Process) -> None:
         if process.flags & (F_CONTROL | F_URGENT) and (process.task is None or process.flags & F_CONTROL):
@@ -266,7 +318,9 @@ class Scheduler:
             process.flags &= ~F_CONTROL
             for name, args in signals or ():
                 if process.wake == DEAD:
-                    return False
+                    if name == "run":
+                        args[1].fail(no_proc(process, "sys"))
+                    continue
                 system.signals[name](process, *args)
         if process.wake == DEAD:
             return False
@@ -275,9 +329,18 @@ class Scheduler:
         if process.flags & F_EXITING:
             process.wake = PARKED
             return False
+        if process.flags & F_UNBORN:
+            system.construct_itself(process)
+            if process.wake == DEAD:
+                return False
+            if process.flags & F_CONTROL:
+                self.queue.append(process)
+                return False
         if process.flags & F_SUSPENDED and process.starting is None:
-            process.wake = PARKED
-            return False
+            if not process.flags & F_STOPPING:
+                process.wake = PARKED
+                return False
+            self._stop_first(process)
         if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT):
             self._slow_messages(process)
             if process.flags & F_IDLE and process.wake == QUEUED and process.task is None:
@@ -286,6 +349,17 @@ class Scheduler:
                 self._end_slot(process)
             return False
         return True
+
+    @staticmethod
+    def _stop_first(process: Process) -> None:
+        """Ends a suspension by the stop that is queued, before all that waited for a resume."""
+        process.flags &= ~(F_SUSPENDED | F_STOPPING)
+        urgent = process.urgent
+        if urgent is not None:
+            stop = next((message for message in urgent if message[0] == STOP), None)
+            if stop is not None:
+                urgent.remove(stop)
+                urgent.appendleft(stop)
 
     def _slow_messages(self, process: Process) -> None:
         """A slot's worth of messages, one by one: urgent ones first, traced and counted."""
@@ -306,17 +380,20 @@ class Scheduler:
                 return
             if process.flags & (F_CONTROL | F_SUSPENDED | F_EXITING):
                 return
-            if count & _CLOCK_MASK == _CLOCK_MASK and self.mono_ns() > slot_end:
-                return
+            if count & _CLOCK_MASK == _CLOCK_MASK:
+                now = self.now_ns = self.mono_ns()
+                if now > slot_end:
+                    return
 
     def _one(self, process: Process, message: Message) -> None:
         """Handles one message with everything that may be switched on."""
         name, args, reply = message
-        if reply is not None and reply.done_ and isinstance(reply.error, CallCycle):
-            return
         debug = process.debug
         if debug is not None:
             self.system.observe(process, debug, "receive", message, None)
+        elif name == STOP and reply is None:
+            self.system.stopped(process, message)  # what raising `Stop` comes to, without the raise
+            return
         try:
             if reply is not None:
                 process.answering = reply
@@ -326,7 +403,9 @@ class Scheduler:
                 if process.task is not None:
                     return
             elif reply is not None:
-                if result is not DEFERRED:
+                if result is DEFERRED:
+                    process.more().defer(reply)
+                else:
                     if debug is not None:
                         self.system.observe(process, debug, "reply", message, result)
                     reply.resolve(self.system.checked(result) if process.flags & F_STRICT else result)
@@ -336,9 +415,9 @@ class Scheduler:
 
     def _handler_raised(self, process: Process, error: BaseException, message: Message) -> None:
         process.answering = None
+        self.system.handler_raised(process, error, message)
         if isinstance(error, KeyboardInterrupt):
             raise error
-        self.system.handler_raised(process, error, message)
 
     # -- async handlers ---------------------------------------------------------------------------------
 
@@ -347,35 +426,46 @@ class Scheduler:
         if context is None:
             context = process.context = copy_context()
             context.run(current_process.set, process)
-        task = process.task = HandlerTask(process, coro, message, context.copy())
+        context = context.copy()
+        task = process.task = HandlerTask(process, coro, message, context)
+        context.run(current_handler.set, task)
         self._step(process, task)
 
     def _step(self, process: Process, task: HandlerTask) -> None:
         """Runs the handler until it awaits something that is not there yet, or ends."""
-        loop = self.loop.asyncio
+        loop = self.aio
         coro = task.coro
         run = task.context.run
         while True:
             error = task.take_throw() if (task.throw is not None or task._must_cancel) else None
-            enter_task(loop, cast(Any, task))
+            finished, ended = False, None
+            enter_task(loop, task)  # type: ignore[arg-type]  # a task of our own kind; cast() would be a call
             try:
                 awaited = run(coro.send, None) if error is None else run(coro.throw, error)
             except StopIteration as stop:
-                self._finished(process, task, stop.value)
-                return
+                finished, awaited = True, stop.value
             except BaseException as raised:
-                self._ended_by(process, task, raised)
-                return
+                ended = raised
             finally:
-                leave_task(loop, cast(Any, task))
-            if type(awaited) is Reply:
+                leave_task(loop, task)  # type: ignore[arg-type]  # as above
+            # Only now: what follows an end may step the next coroutine, `terminate`.
+            if finished:
+                self._finished(process, task, awaited)
+                return
+            if ended is not None:
+                try:
+                    self._ended_by(process, task, ended)
+                finally:
+                    del ended  # its traceback holds this frame
+                return
+            kind = type(awaited)
+            if kind is Answer or kind is Notice or kind is Reply:
                 if awaited.done_:
                     continue
                 callee = awaited.callee
-                if callee.waiting_on is not None and waits_for(callee, process):
-                    awaited.fail(CallCycle(f"{process.path} and {callee.path} wait for each other"))
-                    continue
-                if task._must_cancel:
+                if callee.waiting_on is not None and kind is not Notice:
+                    break_cycle(awaited, process)
+                if awaited.done_ or task._must_cancel:
                     continue
                 if awaited.waiter is None:
                     awaited.waiter = process
@@ -390,8 +480,11 @@ class Scheduler:
                 self.loop.call_soon(lambda: task._wakeup(task))
                 return
             if getattr(awaited, "_asyncio_future_blocking", None):
-                task.wait_for(awaited)
-                return
+                if awaited.get_loop() is loop:
+                    task.wait_for(awaited)
+                    return
+                task.throw = RuntimeError(f"a handler awaited {awaited!r}, which belongs to another event loop")
+                continue
             task.throw = RuntimeError(f"a handler awaited {awaited!r}, which asyncio cannot await")
 
     def _finished(self, process: Process, task: HandlerTask, value: object) -> None:
@@ -399,7 +492,9 @@ class Scheduler:
         process.task = None
         process.answering = None
         reply = task.reply
-        if reply is not None and value is not DEFERRED:
+        if reply is not None and value is DEFERRED:
+            process.more().defer(reply)
+        elif reply is not None:
             if process.debug is not None:
                 self.system.observe(process, process.debug, "reply", task.message, value)
             try:
@@ -413,15 +508,11 @@ class Scheduler:
         task.finish()
         process.task = None
         process.answering = None
+        if process.wake != DEAD:
+            cancelled = process.flags & F_EXITING and isinstance(error, CancelledError)
+            self.system.handler_ended(process, task, None if cancelled else error)
         if isinstance(error, KeyboardInterrupt):
             raise error
-        if process.wake == DEAD:
-            return
-        if process.flags & F_EXITING and isinstance(error, CancelledError):
-            error_to_report = None
-        else:
-            error_to_report = error
-        self.system.handler_ended(process, task, error_to_report)
 
     # -- time --------------------------------------------------------------------------------------------
 
@@ -436,7 +527,7 @@ class Scheduler:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_ns = at_ns
-            self._timer = self.loop.call_at(at_ns, self._run_timers)
+            self._timer = self._context.run(self.loop.call_at, at_ns, self._run_timers)
         return entry
 
     def _forget_cancelled(self) -> None:
@@ -448,19 +539,23 @@ class Scheduler:
     def _run_timers(self) -> None:
         heap = self._heap
         now = self.mono_ns()
-        while heap and heap[0][0] <= now and not self.stopped:
-            heappop(heap)[2].fire()
-        while heap and not heap[0][2].pending:
-            heappop(heap)
-        self._timer = None
-        self._timer_ns = NEVER_NS
-        if heap and not self.stopped:
-            self._timer_ns = heap[0][0]
-            self._timer = self.loop.call_at(heap[0][0], self._run_timers)
+        # Timers that are made by those that run now wait for the loop's next turn, however soon they are due.
+        last = self._sequence
+        self._timer, self._timer_ns = None, -1
+        try:
+            while heap and heap[0][0] <= now and heap[0][1] <= last and not self.stopped:
+                heappop(heap)[2].fire()
+        finally:
+            while heap and not heap[0][2].pending:
+                heappop(heap)
+            self._timer_ns = NEVER_NS
+            if heap and not self.stopped:
+                self._timer_ns = heap[0][0]
+                self._timer = self._context.run(self.loop.call_at, heap[0][0], self._run_timers)
 
     def _sweep_at(self, process: Process, at_ns: int) -> None:
         """Looks at the process's deadline at `at_ns`: one timer a process, not one a call."""
-        if at_ns >= NEVER_NS // 4 * 3:
+        if at_ns >= FOREVER_NS:
             return
         process.sweep_at = at_ns
         self.timer_at(at_ns, lambda: self._sweep(process, at_ns))
@@ -470,7 +565,7 @@ class Scheduler:
             return
         process.sweep_at = NEVER_NS
         reply = process.waiting_on
-        if type(reply) is Reply and not reply.done_:
+        if isinstance(reply, Reply) and not reply.done_:
             if reply.deadline <= self.mono_ns():
                 reply.expire()
             else:

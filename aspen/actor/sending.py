@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from contextvars import ContextVar
 from typing import Any
 
-from aspen import limits, wire
-from aspen.actor.process import DEAD, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
+from aspen import wire
+from aspen.actor.behaviour import STOP
+from aspen.actor.process import DEAD, F_STOPPING, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
 from aspen.actor.reply import Reply
+from aspen.actor.waiting import blocked_by, current_process, waits_for
 from aspen.errors import CallCycle, NoProc, Overloaded
-
-current_process: ContextVar[Process | None] = ContextVar("aspen_process", default=None)
-"""The actor on whose behalf asyncio code runs that the kernel does not step itself."""
 
 
 def caller_of(process: Process) -> Process | None:
@@ -52,10 +50,16 @@ def send_slow(process: Process, name: str, args: tuple[Any, ...]) -> None:
         process.system.dead_letter(process, refused, (name, *args))
 
 
+def send_unbounded(process: Process, name: str, args: tuple[Any, ...]) -> None:
+    """Sends a cast that is not refused by a full mailbox: for timers that have one message in it at most."""
+    if _admit(process, ())[0] != "noproc":
+        _enqueue(process, name, args, None)
+
+
 def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
     """Sends a call; a refusal is an error in the reply that it returns."""
-    reply = _new_reply(process, timeout_ns)
-    caller = caller_of(process)
+    caller = blocked_by(process.sched)
+    reply = _new_reply(process, timeout_ns, caller)
     if caller is not None and waits_for(process, caller):
         reply.fail(
             CallCycle(
@@ -80,8 +84,8 @@ def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: in
 
 def call_urgent(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
     """Sends a call that goes before the mail and is not bounded by it."""
-    reply = _new_reply(process, timeout_ns)
-    caller = caller_of(process)
+    caller = blocked_by(process.sched)
+    reply = _new_reply(process, timeout_ns, caller)
     if process.wake == DEAD:
         reply.fail(no_proc(process, name))
     elif caller is not None and waits_for(process, caller):
@@ -92,7 +96,9 @@ def call_urgent(process: Process, name: str, args: tuple[Any, ...], timeout_ns: 
 
 
 def put_urgent(process: Process, name: str, args: tuple[Any, ...], reply: Reply[Any] | None = None) -> None:
-    """Queues a message before the mail of a live process."""
+    """Queues a message before the mail of a live process; nothing happens to a dead one."""
+    if process.wake == DEAD:
+        return
     if process.urgent is None:
         process.urgent = deque()
     process.urgent.append((name, args, reply))
@@ -101,32 +107,19 @@ def put_urgent(process: Process, name: str, args: tuple[Any, ...], reply: Reply[
         process.sched.enqueue(process)
 
 
+def put_stop(process: Process, reason: object) -> None:
+    """Queues an order to end, `terminate` included, before the mail of a live process, suspended or not."""
+    process.flags |= F_STOPPING
+    put_urgent(process, STOP, (reason,))
+
+
 def no_proc(process: Process, name: str) -> NoProc:
     """The error for a message to an actor that is not there."""
     return NoProc(f"{process.path} is not running; {name} was not executed")
 
 
-def _new_reply(process: Process, timeout_ns: int) -> Reply[Any]:
-    scheduler = process.sched
-    caller = caller_of(process)
-    deadline = scheduler.mono_ns() + timeout_ns
+def _new_reply(process: Process, timeout_ns: int, caller: Process | None) -> Reply[Any]:
+    deadline = process.sched.mono_ns() + timeout_ns
     if caller is not None and caller.answering is not None and caller.answering.deadline < deadline:
         deadline = caller.answering.deadline
     return Reply(process, deadline)
-
-
-def waits_for(process: Process, target: Process) -> bool:
-    """Whether `process` is `target`, or awaits an answer of `target`, perhaps through others."""
-    stack, seen = [process], set[int]()
-    while stack and len(seen) < limits.CALL_CHAIN_MAX:
-        process = stack.pop()
-        if process is target:
-            return True
-        if process.serial in seen:
-            continue
-        seen.add(process.serial)
-        if isinstance(process.waiting_on, Reply):
-            stack.append(process.waiting_on.callee)
-        if process.extra is not None:
-            stack.extend(reply.callee for reply in process.extra.pending)
-    return False

@@ -1,75 +1,69 @@
 """`System`: the actors of one node incarnation, and what happens between them.
 
-It owns the process table, the scheduler, the local names, and the record of crashes and dead letters. Links,
-monitors and exit signals live here:
+It owns the process table, the scheduler and the local names: how processes start, run handlers to their end, and end.
+`bonds` has links, monitors and signals; `records` what is kept of crashes and dead letters.
 
-- A *signal* (`exit`, `down`, a sys request) goes into the control lane of its target and is acted on at
-  the start of the target's next slot, before any message and even while a handler awaits.
-- A process *ends* in one place, `_die`: names are given up first, then links and monitors are told, then
-  waiting mail is refused. Whoever learns of the end finds the name free.
+A process *ends* in one place, `_die`: names are given up first, then links and monitors are told, then
+waiting mail is refused. Whoever learns of the end finds the name free.
 """
 
 from __future__ import annotations
 
 import asyncio
-import traceback
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
-from aspen import limits, wire
-from aspen.actor.behaviour import IDLE_TIMEOUT, INFO, INIT, STOP, Behaviour
+from aspen import limits
+from aspen.actor.behaviour import APPLY, CONTINUE, IDLE_TIMEOUT, INFO, INIT, RAISE, STOP, Behaviour
+from aspen.actor.bonds import Bonds
 from aspen.actor.process import (
     DEAD,
-    F_CONTROL,
     F_DEAD,
     F_EXITING,
     F_IDLE,
     F_STRICT,
+    F_UNBORN,
+    F_URGENT,
     NO_MAIL,
-    QUEUED,
-    Debug,
     Message,
     Process,
+    Via,
 )
 from aspen.actor.refs import make_ref
-from aspen.actor.reply import NEVER_NS, Reply
-from aspen.actor.scheduler import Scheduler
+from aspen.actor.reply import NEVER_NS, UNAWAITED, Reply
+from aspen.actor.scheduler import Scheduler, TimerEntry
 from aspen.actor.sending import no_proc, put_urgent
 from aspen.actor.task import HandlerTask
 from aspen.errors import ActorFailed, AlreadyRegistered, StartFailed, UsageError
 from aspen.traits import Ports
 from aspen.types import (
-    KILL,
-    KILLED,
-    NOPROC,
     NORMAL,
-    CrashReport,
-    DeadLetter,
-    Down,
-    Exit,
     IdleTimeout,
     Ignore,
     Pid,
+    Shutdown,
     Stop,
-    SupervisorReport,
     describe_reason,
-    is_benign,
 )
 
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, System] = weakref.WeakKeyDictionary()
 _by_identity: weakref.WeakValueDictionary[tuple[str, int], System] = weakref.WeakValueDictionary()
+_latest: Callable[[], System | None] = lambda: None  # noqa: E731 -- a weak reference to nothing
 
 TERMINATE = "terminate"
+
+_KERNEL_MESSAGES = (INFO, STOP, IDLE_TIMEOUT, INIT, CONTINUE, RAISE)
+"""What is in the urgent lane for the process's own sake; no dead letter when it ends first."""
 
 
 class Tombstone(Behaviour):
     """Stands where a name has no holder."""
 
 
-class System:
+class System(Bonds):
     """The actors of one node incarnation. All methods run on the thread of its loop."""
 
     def __init__(
@@ -81,9 +75,7 @@ class System:
         strict_messages: bool = False,
         choose: Callable[[deque[Process]], None] | None = None,
     ) -> None:
-        self.name = name
-        self.boot = boot
-        self.ports = ports
+        super().__init__(name, boot, ports)
         self.strict_messages = strict_messages
         self.scheduler = Scheduler(self, choose)
         self.table: dict[int, Process] = {}
@@ -92,22 +84,10 @@ class System:
         """Tables that behaviours share within the node, as `Registry` does; by name."""
         self.root: Process | None = None
         """The top supervisor, where paths begin."""
-        self.dead_letter_counts: Counter[str] = Counter()
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=limits.DEAD_LETTERS_KEPT_MAX)
-        self.crashes: deque[CrashReport] = deque(maxlen=limits.CRASH_REPORTS_KEPT_MAX)
-        self.on_crash: list[Callable[[CrashReport], object]] = []
-        self.on_dead_letter: list[Callable[[DeadLetter], object]] = []
-        self.on_supervision: list[Callable[[SupervisorReport], object]] = []
-        self.on_exit: list[Callable[[Process, object], object]] = []
-        """Called with each process that ended and its reason, after everyone was told."""
-        self.signals: dict[str, Callable[..., None]] = {
-            "exit": self._on_exit,
-            "down": self._on_down,
-            "run": self._on_run,
-        }
         self._serial = 0
-        self._monitor = 0
-        _of_loop[ports.loop.asyncio] = self
+        self.loop = ports.loop.asyncio
+        _of_loop[self.loop] = self
+        _forget_latest()  # It may be an earlier system of this loop.
         _by_identity[(name, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
@@ -128,15 +108,17 @@ class System:
         `__init__` and `init` have returned; None when that has already happened.
 
         With `at_once` the constructor runs now, in the name of the new process, while its creator is held;
-        otherwise in the process's own first slot.
+        otherwise in the process's own first slot, and what comes of it is told to nobody.
 
         Raises:
-            UsageError: `cls` is no actor class.
+            UsageError: `cls` is no actor class, or the parent to link to has ended.
             AlreadyRegistered: `name` is taken.
             StartFailed, Ignore: the constructor raised, with `at_once`.
         """
         if not (isinstance(cls, type) and issubclass(cls, Behaviour)):
             raise UsageError(f"{cls!r} is not an actor class; derive it from aspen.Actor")
+        if link and parent is not None and parent.wake == DEAD:
+            raise UsageError(f"{parent.path} has ended, so nothing can be linked to it; start() links to nobody")
         self._serial = serial = self._serial + 1
         process = Process(self, serial, cls.blueprint, label)
         process.parent = parent
@@ -148,9 +130,10 @@ class System:
         if link and parent is not None:
             self.link(parent, process)
         if not at_once:
-            process.starting = Reply(process, NEVER_NS)
-            put_urgent(process, INIT, ())
-            process.handlers = {**process.handlers, INIT: _construct_later(self, process, cls, args, kwargs)}
+            process.starting = UNAWAITED
+            process.birth = (args, kwargs)
+            process.flags |= F_UNBORN
+            self.scheduler.enqueue(process)
             return process
         try:
             self._construct(process, cls, args, kwargs)
@@ -161,11 +144,34 @@ class System:
             reason = error.reason if isinstance(error, Stop) else error
             self._report(process, reason, ("__init__", args, None))
             self._unstarted(process, reason)
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise StartFailed(_why_not_started(process, reason), reason) from _cause(error)
         if process.blueprint.has_init:
             process.starting = Reply(process, NEVER_NS)
             put_urgent(process, INIT, ())
+            if process.urgent is not None:
+                process.urgent.rotate(1)  # before what the constructor put there with `continue_`
         return process
+
+    def construct_itself(self, process: Process) -> None:
+        """The first thing that a process does which was made with `at_once=False`."""
+        process.flags &= ~F_UNBORN
+        (args, kwargs), process.birth = process.birth or ((), None), None
+        try:
+            self._construct(process, process.blueprint.cls, args, kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._start_ended(process, error)
+            return
+        if process.blueprint.has_init:
+            if process.urgent is None:
+                process.urgent = deque()
+            process.urgent.appendleft((INIT, (), None))
+            process.flags |= F_URGENT
+        else:
+            process.starting = None
 
     def _construct(
         self, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
@@ -191,6 +197,11 @@ class System:
             self.unlink(parent, process)
         self._die(process, reason)
 
+    def broken(self, process: Process, error: Exception) -> None:
+        """Ends a process in whose slot the kernel itself failed; the node goes on."""
+        self._report(process, error, ("", (), None))
+        self._die(process, error)
+
     def _start_ended(self, process: Process, error: BaseException | None) -> None:
         starting, process.starting = process.starting, None
         if starting is None:
@@ -201,6 +212,12 @@ class System:
             starting.resolve(make_ref(process))
             return
         reason = error.reason if isinstance(error, Stop) else error
+        if starting is UNAWAITED:
+            if isinstance(error, Ignore):
+                reason = NORMAL
+            self._report(process, reason, (INIT, (), None))
+            self._unstarted(process, reason)
+            return
         if isinstance(error, Ignore):
             failure: BaseException = error
             reason = NORMAL
@@ -210,134 +227,6 @@ class System:
             failure.__cause__ = _cause(error)
         self._unstarted(process, reason)
         starting.fail(failure)
-
-    # -- links, monitors, exits ------------------------------------------------------------------------------
-
-    def link(self, one: Process, other: Process) -> None:
-        """Links two processes, once. A dead `other` sends `one` an exit with `NOPROC`."""
-        if one is other:
-            return
-        if other.wake == DEAD:
-            self._add_link(one, other)
-            self.signal(one, "exit", (other, NOPROC, True))
-            return
-        self._add_link(one, other)
-        self._add_link(other, one)
-
-    @staticmethod
-    def _add_link(one: Process, other: Process) -> None:
-        if one.links is None:
-            one.links = set()
-        one.links.add(other)
-
-    def unlink(self, one: Process, other: Process) -> None:
-        """Takes the link away; an exit signal that is on its way has no effect any more."""
-        for a, b in ((one, other), (other, one)):
-            if a.links is not None:
-                a.links.discard(b)
-
-    def monitor(self, watcher: Process | Reply[Any], target: Process) -> int:
-        """Watches `target`. A process gets one `Down`; a reply is resolved with the exit reason."""
-        self._monitor = number = self._monitor + 1
-        if target.wake == DEAD:
-            reason = NOPROC
-            if isinstance(watcher, Reply):
-                watcher.resolve(reason)
-            else:
-                self._note_monitoring(watcher, number, target)
-                self.signal(watcher, "down", (number, target.pid, reason))
-            return number
-        if target.watchers is None:
-            target.watchers = {}
-        target.watchers[number] = watcher
-        if isinstance(watcher, Process):
-            self._note_monitoring(watcher, number, target)
-        return number
-
-    @staticmethod
-    def _note_monitoring(watcher: Process, number: int, target: Process) -> None:
-        if watcher.monitoring is None:
-            watcher.monitoring = {}
-        watcher.monitoring[number] = target
-
-    def demonitor(self, watcher: Process, number: int, *, flush: bool = False) -> bool:
-        """Stops watching. With `flush`, a `Down` that is already queued is taken out. False when it was not
-        watching any more."""
-        target = (watcher.monitoring or {}).pop(number, None)
-        if target is not None and target.watchers is not None:
-            target.watchers.pop(number, None)
-        if flush and watcher.urgent is not None:
-            kept = [m for m in watcher.urgent if not (m[0] == INFO and _is_down(m[1][0], number))]
-            watcher.urgent.clear()
-            watcher.urgent.extend(kept)
-        return target is not None
-
-    def exit_reason(self, target: Process) -> Reply[object]:
-        """A reply that brings the exit reason of `target` when it ends; `NOPROC` when it had ended before."""
-        reply: Reply[object] = Reply(target, NEVER_NS)
-        self.monitor(reply, target)
-        return reply
-
-    def forget(self, target: Process, reply: Reply[Any]) -> None:
-        """Takes back an `exit_reason` that nobody awaits any more."""
-        if target.watchers is not None:
-            target.watchers = {n: w for n, w in target.watchers.items() if w is not reply}
-
-    def exit(self, sender: Process | None, target: Process, reason: object) -> None:
-        """Sends an exit signal: OTP's `exit(Pid, Reason)`."""
-        self.signal(target, "exit", (sender, reason, False))
-
-    def signal(self, target: Process, name: str, args: tuple[Any, ...]) -> None:
-        """Queues a signal in the control lane; dropped when the target is dead."""
-        if target.wake == DEAD:
-            return
-        if target.control is None:
-            target.control = []
-        target.control.append((name, args))
-        target.flags |= F_CONTROL
-        if target.wake != QUEUED:
-            self.scheduler.enqueue(target)
-
-    def _on_exit(self, process: Process, sender: Process | None, reason: object, linked: bool) -> None:
-        if linked:
-            if process.links is None or sender not in process.links:
-                return
-            process.links.discard(sender)
-        elif isinstance(reason, str) and reason == KILL:
-            self._die(process, KILLED)
-            return
-        if process.trap_exit and process.starting is None:
-            if sender is not None and sender is process.parent:
-                put_urgent(process, STOP, (reason,))
-                if linked:
-                    self._bound_orphan(process)
-            else:
-                pid = sender.pid if sender is not None else Pid(self.name, self.boot, 0)
-                put_urgent(process, INFO, (Exit(pid, reason),))
-            return
-        if isinstance(reason, str) and reason == NORMAL and sender is not process:
-            return
-        if not process.flags & F_EXITING:
-            self.end(process, reason, terminate=False)
-
-    def _bound_orphan(self, process: Process) -> None:
-        """The parent is dead, and nobody else would end a child whose handler never does."""
-
-        def check() -> None:
-            if not process.flags & F_EXITING:
-                self._die(process, KILLED)
-
-        self.own_timer(process, self.scheduler.mono_ns() + int(limits.EXIT_CLEANUP_S * 1e9), check)
-
-    def _on_down(self, process: Process, number: int, pid: Pid, reason: object) -> None:
-        if process.monitoring is not None and process.monitoring.pop(number, None) is not None:
-            put_urgent(process, INFO, (Down(number, pid, reason),))
-
-    def _on_run(self, process: Process, fn: Callable[[Process], object], reply: Reply[Any]) -> None:
-        try:
-            reply.resolve(fn(process))
-        except Exception as error:
-            reply.fail(error)
 
     def end(self, process: Process, reason: object, *, terminate: bool) -> None:
         """Ends a process in order: a handler in progress is cancelled, `terminate` runs if asked for."""
@@ -363,9 +252,8 @@ class System:
         self._die(process, reason)
 
     def _terminate_raised(self, process: Process, error: BaseException, message: Message) -> object:
-        if isinstance(error, KeyboardInterrupt):
-            raise error
         if isinstance(error, Stop):
+            self._report(process, error.reason, message)
             return error.reason
         self._report(process, error, message)
         return error
@@ -374,13 +262,16 @@ class System:
 
     def handler_raised(self, process: Process, error: BaseException, message: Message) -> None:
         """A handler ended by an exception: answers the caller, reports, and ends the process."""
-        name, _, reply = message
+        name, args, reply = message
+        if name == APPLY:
+            name = args[0]
         if name == INIT:
             self._start_ended(process, error)
             return
         if isinstance(error, Stop):
             if reply is not None:
                 reply.fail(ActorFailed(f"{process.path} stopped: {describe_reason(error.reason)}", error.reason))
+            self._report(process, error.reason, message)
             self.end(process, error.reason, terminate=True)
             return
         if reply is not None:
@@ -393,6 +284,12 @@ class System:
             reply.fail(failure)
         self._report(process, error, message)
         self.end(process, error, terminate=True)
+
+    def stopped(self, process: Process, message: Message) -> None:
+        """Ends a process as `message` orders, a stop without a reply."""
+        reason = message[1][0]
+        self._report(process, reason, message)
+        self.end(process, reason, terminate=True)
 
     def handler_ended(self, process: Process, task: HandlerTask, error: BaseException | None) -> None:
         """An async handler has ended, by `error` or in order."""
@@ -411,19 +308,8 @@ class System:
             self.handler_raised(process, error, message)
         elif message[0] == INIT:
             self._start_ended(process, None)
-
-    def observe(self, process: Process, debug: Debug, event: str, message: Message, detail: object) -> None:
-        """Counts and traces one event of a process for `sys`."""
-        name, args, reply = message
-        if event == "receive":
-            if name == INFO:
-                debug.infos += 1
-            elif reply is None:
-                debug.casts += 1
-            else:
-                debug.calls += 1
-        for tracer in tuple(debug.tracers):
-            tracer(event, name, args, detail)
+        elif process.flags & F_IDLE:
+            self.arm_idle(process)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -436,48 +322,65 @@ class System:
         process.limit = 0
         process.wake = DEAD
         process.flags = F_DEAD
-        process.control = None
+        control, process.control = process.control, None
         process.exit_reason = reason
         process.answering = None
         if task is not None:
             self._drop_task(process, task)
-        extra, process.extra = process.extra, None
+        extra = process.extra
         if extra is not None:
-            for give_up in extra.names:
-                give_up()
+            process.extra = None
+            self._tell(extra.names)
             for timer in tuple(extra.timers):
                 timer.cancel()
             for deferred in extra.deferred:
                 deferred.fail(self._failed(process, reason))
         self.table.pop(process.serial, None)
-        starting, process.starting = process.starting, None
-        if starting is not None and not starting.done_:
-            starting.fail(StartFailed(_why_not_started(process, reason), reason))
-        links, process.links = process.links, None
-        for linked in sorted(links or (), key=_serial):
-            self.signal(linked, "exit", (process, reason, True))
-        watchers, process.watchers = process.watchers, None
-        for number, watcher in (watchers or {}).items():
-            if isinstance(watcher, Reply):
-                watcher.resolve(reason)
-            else:
-                self.signal(watcher, "down", (number, process.pid, reason))
-        monitoring, process.monitoring = process.monitoring, None
-        for number, target in (monitoring or {}).items():
-            if target.watchers is not None:
-                target.watchers.pop(number, None)
-        for name, args, reply in (*(urgent or ()), *mailbox):
+        starting = process.starting
+        if starting is not None:
+            process.starting = process.birth = None
+            if not starting.done_:
+                failure = StartFailed(_why_not_started(process, reason), reason)
+                failure.__cause__ = reason if isinstance(reason, BaseException) else None
+                starting.fail(failure)
+        links = process.links
+        if links is not None:
+            process.links = None
+            for linked in sorted(links, key=_serial):
+                self.signal(linked, "exit", (process, reason, True))
+        watchers = process.watchers
+        if watchers is not None:
+            process.watchers = None
+            for number, watcher in watchers.items():
+                if isinstance(watcher, Reply):
+                    watcher.resolve(reason)
+                else:
+                    self.signal(watcher, "down", (number, process.pid, reason))
+        monitoring = process.monitoring
+        if monitoring is not None:
+            process.monitoring = None
+            for number, target in monitoring.items():
+                if target.watchers is not None:
+                    target.watchers.pop(number, None)
+        for name, args, reply in urgent or ():
             if reply is not None:
-                reply.fail(no_proc(process, name) if name != STOP else self._failed(process, reason))
-            elif name not in (INFO, STOP, IDLE_TIMEOUT):
+                reply.fail(no_proc(process, name))
+            elif name not in _KERNEL_MESSAGES:
                 self.dead_letter(process, "noproc", (name, *args))
+        for name, args, reply in mailbox:
+            if reply is not None:
+                reply.fail(no_proc(process, name))
+            else:
+                self.dead_letter(process, "noproc", (name, *args))
+        for signal, signal_args in control or ():
+            if signal == "run":
+                signal_args[1].fail(no_proc(process, "sys"))
         process.actor = None
         process.context = None
         if process.label is not None:
             process.label = process.path
         process.parent = None
-        for listener in self.on_exit:
-            listener(process, reason)
+        self._tell(self.on_exit, process, reason)
 
     def _failed(self, process: Process, reason: object) -> ActorFailed:
         failure = ActorFailed(f"{process.path} ended: {describe_reason(reason)}", reason)
@@ -488,14 +391,16 @@ class System:
     def _drop_task(self, process: Process, task: HandlerTask) -> None:
         waiting_on, process.waiting_on = process.waiting_on, None
         if isinstance(waiting_on, Reply):
-            waiting_on.waiter = None
+            if waiting_on.waiter is process:
+                waiting_on.waiter = None
         elif waiting_on is not None and waiting_on is not task:
             waiting_on.cancel()  # type: ignore[attr-defined]  # a foreign future, by duck type
         if task.reply is not None:
             task.reply.fail(self._failed(process, process.exit_reason))
         task.finish()
+        task.pending = None
         try:
-            task.coro.close()
+            task.close()
         except BaseException as error:
             self._report(process, error, task.message)
 
@@ -505,8 +410,14 @@ class System:
         """Gives a live process a name on this node; given up when it ends.
 
         Raises:
-            AlreadyRegistered: another live process has it.
+            AlreadyRegistered: a live process has it, perhaps this one.
+            UsageError: the process has ended.
         """
+        if process.wake == DEAD:
+            raise UsageError(f"{process.path} has ended and cannot take the name {name!r}")
+        if isinstance(name, Via):
+            name.register(self, process)
+            return
         holder = self.names.get(name)
         if holder is not None:
             raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
@@ -515,12 +426,15 @@ class System:
 
     def unregister(self, name: object, process: Process) -> None:
         """Gives a name up, if this process holds it."""
-        if self.names.get(name) is process:
+        if isinstance(name, Via):
+            name.unregister(self, process)
+        elif self.names.get(name) is process:
             del self.names[name]
 
     def whereis(self, name: object) -> Process | None:
         """The holder of a name."""
-        return self.names.get(name)
+        process = self.names.get(name)
+        return name.whereis(self) if process is None and isinstance(name, Via) else process
 
     def tombstone(self, name: object) -> Process:
         """A dead process that stands for a name nobody holds."""
@@ -535,12 +449,21 @@ class System:
         return self.table.get(pid.serial)
 
     def own_timer(self, process: Process, at_ns: int, callback: Callable[[], object]) -> Any:
-        """A timer that is cancelled when `process` ends."""
+        """A timer that is cancelled when `process` ends. What its callback raises is a crash of that process."""
+        if process.wake == DEAD:
+            return TimerEntry(None)
         timers = process.more().timers
-        entry = self.scheduler.timer_at(at_ns, callback)
+        entry = self.scheduler.timer_at(at_ns, lambda: self._own_timer_fired(process, callback))
         entry.on_done = timers.discard
         timers.add(entry)
         return entry
+
+    @staticmethod
+    def _own_timer_fired(process: Process, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            put_urgent(process, RAISE, (error,))
 
     def arm_idle(self, process: Process) -> None:
         """Starts the wait of `ctx.idle_timeout` again, after the process handled something."""
@@ -555,56 +478,13 @@ class System:
         extra = process.extra
         if process.wake == DEAD or extra is None or extra.idle_ns is None:
             return
+        if process.task is not None or process.mailbox or process.urgent:
+            return  # the wait starts again when that has been handled
         due = extra.last_ns + extra.idle_ns
-        if process.task is not None or process.mailbox or self.scheduler.mono_ns() < due:
-            due = max(due, self.scheduler.mono_ns() + 1)
+        if self.scheduler.mono_ns() < due:
             extra.idle_timer = self.own_timer(process, due, lambda: self._idle_check(process))
             return
         put_urgent(process, IDLE_TIMEOUT, (IdleTimeout(),))
-
-    # -- what is kept for a person -----------------------------------------------------------------------------
-
-    def checked(self, value: Any) -> Any:
-        """The value as it arrives after encoding and decoding; `NotEncodable` when it cannot."""
-        return wire.copy(value)
-
-    def dead_letter(self, process: Process, reason: str, message: object) -> None:
-        """Counts and keeps a message that nobody took."""
-        self.dead_letter_counts[reason] += 1
-        letter = DeadLetter(self.scheduler.mono_ns(), process.path, reason, abbreviate(message))
-        self.dead_letters.append(letter)
-        for listener in self.on_dead_letter:
-            listener(letter)
-
-    def _report(self, process: Process, reason: object, message: Message) -> None:
-        if is_benign(reason):
-            return
-        actor = process.actor
-        try:
-            state = abbreviate(actor.format_status()) if actor is not None else ""
-        except Exception as error:
-            state = f"<format_status raised {describe_reason(error)}>"
-        ancestors = []
-        parent = process.parent
-        while parent is not None:
-            ancestors.append(parent.path)
-            parent = parent.parent
-        report = CrashReport(
-            at_wall_ns=self.ports.clock.wall_ns(),
-            pid=process.pid,
-            path=process.path,
-            kind=process.blueprint.kind,
-            reason=describe_reason(reason),
-            message=abbreviate((message[0], *message[1])),
-            state=state,
-            ancestors=tuple(ancestors),
-            traceback="".join(traceback.format_exception(reason)) if isinstance(reason, BaseException) else "",
-        )
-        self.crashes.append(report)
-        if process.debug is not None:
-            self.observe(process, process.debug, "crash", message, reason)
-        for listener in self.on_crash:
-            listener(report)
 
     def close(self) -> None:
         """Runs nothing more on this system."""
@@ -612,13 +492,9 @@ class System:
         _by_identity.pop((self.name, self.boot), None)
 
 
-def abbreviate(value: object, chars_max: int = limits.REPORT_TEXT_CHARS_MAX) -> str:
-    """`repr(value)`, cut to a bound; never raises."""
-    try:
-        text = repr(value)
-    except Exception as error:
-        return f"<repr of {type(value).__name__} raised {describe_reason(error)}>"
-    return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text)} characters)"
+def _forget_latest() -> None:
+    global _latest  # noqa: PLW0603 -- the cache of system_of_loop
+    _latest = lambda: None  # noqa: E731 -- a dead weak reference
 
 
 def system_of_loop() -> System:
@@ -627,12 +503,19 @@ def system_of_loop() -> System:
     Raises:
         UsageError: the loop runs no node.
     """
+    global _latest  # noqa: PLW0603 -- a cache of one: a process seldom runs more than one node
     try:
-        system = _of_loop.get(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         system = None
+    else:
+        system = _latest()
+        if system is not None and system.loop is loop:
+            return system
+        system = _of_loop.get(loop)
     if system is None:
-        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.node.run() or aspen.sim")
+        raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.run(main()) or aspen.sim")
+    _latest = weakref.ref(system)
     return system
 
 
@@ -641,32 +524,14 @@ def system_of(pid: Pid) -> System | None:
     return _by_identity.get((pid.node, pid.boot))
 
 
-def _construct_later(
-    system: System, process: Process, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> Callable[..., Any]:
-    def construct(_: object) -> Any:
-        process.handlers = process.blueprint.handlers
-        system._construct(process, cls, args, kwargs)
-        assert_started = process.actor
-        if process.blueprint.has_init and assert_started is not None:
-            return assert_started.init()
-        system._start_ended(process, None)
-        return None
-
-    return construct
-
-
 def _serial(process: Process) -> int:
     return process.serial
 
 
-def _is_down(message: object, number: int) -> bool:
-    return isinstance(message, Down) and message.monitor == number
-
-
 def _why_not_started(process: Process, reason: object) -> str:
-    return f"{process.blueprint.name} {process.path} did not start: {describe_reason(reason)}"
+    why = reason.term if isinstance(reason, Shutdown) else None
+    return f"{process.blueprint.name} {process.path} did not start: {why or describe_reason(reason)}"
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    return None if isinstance(error, Stop) else error
+    return error.__cause__ if isinstance(error, Stop) else error

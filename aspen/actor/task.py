@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from aspen import limits
 from aspen.actor.reply import Reply
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class HandlerTask:
         "coro",
         "finished",
         "message",
+        "pending",
         "process",
         "reply",
         "throw",
@@ -45,6 +47,8 @@ class HandlerTask:
         self.context = context
         self.finished = False
         self.throw: BaseException | None = None
+        self.pending: dict[Reply[Any], None] | None = None
+        """Calls that it awaits by asyncio's means: `gather`, tasks that it started."""
         self._cancels = 0
         self._message: object = None
         self._must_cancel = False
@@ -86,7 +90,8 @@ class HandlerTask:
     @property
     def _fut_waiter(self) -> object:
         """anyio looks at it by this name."""
-        return self.process.waiting_on if self.process.task is self else None
+        waiting_on = self.process.waiting_on if self.process.task is self else None
+        return None if waiting_on is self else waiting_on
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The node's event loop."""
@@ -147,6 +152,32 @@ class HandlerTask:
         for callback, context in getattr(self, "_done_callbacks", ()):
             self.get_loop().call_soon(callback, self, context=context)
 
+    def close(self) -> None:
+        """Ends the coroutine where it stands: it is cancelled, and left at the first thing that it awaits then.
+
+        Cancelled first and not only closed, because an asyncio task group cancels its tasks on that alone.
+        """
+        loop = self.get_loop()
+        enter, first = asyncio.current_task(loop) is None, True
+        for _ in range(limits.CLOSE_TRIES_MAX):
+            if enter:
+                asyncio._enter_task(loop, self)  # type: ignore[arg-type]  # a task by duck type
+            try:
+                if first:
+                    first = False
+                    self.context.run(self.coro.throw, self._cancelled_error())
+                else:
+                    self.context.run(self.coro.close)
+                    return
+            except (StopIteration, asyncio.CancelledError):
+                return
+            except RuntimeError as error:
+                if "ignored GeneratorExit" not in str(error):
+                    raise
+            finally:
+                if enter:
+                    asyncio._leave_task(loop, self)  # type: ignore[arg-type]  # a task by duck type
+
     def cancel(self, msg: object = None) -> bool:
         """Throws `CancelledError` into the handler at its next step, as `asyncio.Task.cancel` does."""
         if self.finished:
@@ -157,12 +188,15 @@ class HandlerTask:
         waiting_on = process.waiting_on
         if process.task is self and waiting_on is not None:
             if isinstance(waiting_on, Reply):
-                waiting_on.waiter = None
+                # Only this wait is given up: the call's answer may still be awaited, here or by another.
+                if waiting_on.waiter is process:
+                    waiting_on.waiter = None
                 process.waiting_on = None
                 self._must_cancel = True
                 process.sched.resume(process)
                 return True
-            if waiting_on.cancel(msg):  # type: ignore[attr-defined]  # a foreign future, by duck type
+            # Its own stands for the next turn of the loop, as in `asyncio.sleep(0)`, which comes anyway.
+            if waiting_on is not self and waiting_on.cancel(msg):  # type: ignore[attr-defined]  # a foreign future
                 return True
         self._must_cancel = True
         return True

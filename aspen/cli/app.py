@@ -7,7 +7,7 @@ import functools
 import json
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.errors import AccessDenied, AspenError, NoConnection, NotReachable, UsageError
+from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir, load_or_create_user
 from aspen.io.nodes import find_node, nodes
 from aspen.io.zmq_client import ControlClient
@@ -32,6 +32,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_REACHABLE: Final = 3
 NOT_ALLOWED: Final = 4
+INTERRUPTED: Final = 130
 
 console = Console()
 
@@ -75,35 +76,34 @@ def print_json(value: object) -> None:
 
 def main() -> NoReturn:
     """The entry point of the `aspen` command."""
-    debug = "--debug" in sys.argv
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; an error is one sentence on standard error."""
     try:
-        code = aspen.main(standalone_mode=False)
+        code = aspen.main(list(words), standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
+        return USAGE if isinstance(error, click.UsageError) else FAILED
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        return INTERRUPTED
     except AspenError as error:
-        if debug:
+        if "--debug" in words:
             traceback.print_exc()
         cause = root_cause(error)
-        click.echo(f"aspen: {_sentence(error, cause)}", err=True)
-        sys.exit(exit_code_of(cause))
+        click.echo(f"aspen: {cause}", err=True)
+        return exit_code_of(cause)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone, as `head` does
-        sys.exit(DONE)
-    sys.exit(code if isinstance(code, int) else DONE)
-
-
-def _sentence(error: BaseException, cause: BaseException) -> str:
-    text = str(cause) or type(cause).__name__
-    return text if isinstance(cause, AspenError) else f"{error}"
+        return DONE
+    return code if isinstance(code, int) else DONE
 
 
 def exit_code_of(error: BaseException) -> int:
     """The exit code that tells of an error."""
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError) and not isinstance(error, NoSuchChild):
         return USAGE
     if isinstance(error, NotReachable | NoConnection):
         return NOT_REACHABLE
@@ -128,12 +128,9 @@ async def connected(settings: Settings, target: str) -> AsyncIterator[NodeClient
         server_key = curve_public_z85(node_id)
     except ValueError as error:
         raise UsageError(f"{target}: {error}") from None
-    async with await ControlClient.connect(address, server_key, user.curve_secret_z85) as channel:
-        client = NodeClient(channel)
-        try:
-            yield client
-        finally:
-            await client.close()
+    channel = await ControlClient.connect(address, server_key, user.curve_secret_z85)
+    async with NodeClient(channel, on_notice=lambda text: click.echo(text, err=True)) as client:
+        yield client
 
 
 def locate(directory: Path, target: str) -> tuple[str, str]:
@@ -144,7 +141,9 @@ def locate(directory: Path, target: str) -> tuple[str, str]:
     record = find_node(directory, target)
     if record is None:
         running = ", ".join(record.name for record in nodes(directory)) or "none"
-        raise NotReachable(f"no node named {target!r} runs on this machine (running: {running}); or give ID@tcp://HOST:PORT")
+        raise NotReachable(
+            f"no node named {target!r} runs on this machine (running: {running}); or give ID@tcp://HOST:PORT"
+        )
     return record.node_id, record.address
 
 

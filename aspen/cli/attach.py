@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from aspen.cli.app import Settings, connected, on_loop
-from aspen.shell.prompt import attach as attach_prompt
 
 
 @click.command()
@@ -18,6 +17,8 @@ async def attach(settings: Settings, node: str) -> int:
     NODE is the name of a node on this machine (`aspen nodes`), or ID@tcp://HOST:PORT. Ctrl-C interrupts the evaluation,
     Ctrl-D detaches; neither harms the node. With standard input from a file or a pipe, its lines are evaluated.
     """
+    from aspen.shell.prompt import attach as attach_prompt  # only this command needs the line editor
+
     async with connected(settings, node) as client:
         name = (await client.request("info"))["name"]
         history = settings.directory / "history"

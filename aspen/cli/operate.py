@@ -24,8 +24,12 @@ def nodes(settings: Settings, as_json: bool) -> None:
     """The nodes that run on this machine, as this user."""
     records = list(local_nodes(settings.directory))
     if as_json:
-        print_json([{"name": r.name, "address": r.address, "node_id": r.node_id, "process": r.process_id, "boot": r.boot}
-                    for r in records])
+        print_json(
+            [
+                {"name": r.name, "address": r.address, "node_id": r.node_id, "process": r.process_id, "boot": r.boot}
+                for r in records
+            ]
+        )
     else:
         console.print(show.nodes(records) if records else "no node runs here; start one with: aspen run MODULE:APP")
 
@@ -140,11 +144,13 @@ async def dead_letters(settings: Settings, node: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("node")
-@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to wait for its end.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to wait for its end."
+)
 @json_option
 @click.pass_obj
 @on_loop
-async def stop(settings: Settings, node: str, timeout: float, as_json: bool) -> None:  # noqa: ASYNC109 -- an option
+async def stop(settings: Settings, node: str, timeout: float, as_json: bool) -> None:
     """Stops NODE in order, and waits until it has ended."""
     async with connected(settings, node) as client:
         name = (await client.request("info"))["name"]

@@ -28,8 +28,13 @@ DEFAULT_FILE = "aspen.toml"
     "--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file.  [default: ./aspen.toml]"
 )
 @click.option("--set", "settings", metavar="APP.KEY=VALUE", multiple=True, help="A setting of an application.")
-@click.option("--kind", type=click.Choice(["permanent", "transient", "temporary"]), default="permanent", show_default=True,
-              help="Whether the end of the application ends the node.")
+@click.option(
+    "--kind",
+    type=click.Choice(["permanent", "transient", "temporary"]),
+    default="permanent",
+    show_default=True,
+    help="Whether the end of the application ends the node.",
+)
 @click.option("--strict-messages", is_flag=True, default=None, help="Check that every message could leave the process.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))
@@ -37,6 +42,7 @@ DEFAULT_FILE = "aspen.toml"
 @click.pass_obj
 def run(
     shared: Settings,
+    /,
     application: str,
     words: tuple[str, ...],
     file: Path | None,
@@ -52,7 +58,7 @@ def run(
     Ctrl-C and SIGTERM stop it in order. The exit code is 0, or 1 when the application has failed, or what the
     application's own foreground part returns.
     """
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- the module named is looked for where the user stands
+    sys.path.insert(0, os.getcwd())
     chosen = file if file is not None else Path(DEFAULT_FILE)
     text = read_text(chosen) if file is not None or chosen.exists() else None
     values = dict(parse_setting(item) for item in settings)

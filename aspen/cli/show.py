@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console, Group
@@ -101,14 +101,12 @@ def crashes(found: Sequence[Mapping[str, Any]]) -> Group | Text:
         return Text("nothing has crashed")
     parts: list[Text] = []
     for report in found:
-        at = datetime.fromtimestamp(report["at_wall_ns"] / 1e9, timezone.utc).astimezone()
+        at = datetime.fromtimestamp(report["at_wall_ns"] / 1e9, UTC).astimezone()
         head = Text(f"{at:%H:%M:%S} ", style="dim")
         head.append(report["path"], style="bold")
         head.append(f"  {report['reason']}", style="red")
         parts.append(head)
-        for key in ("message", "state"):
-            if report[key]:
-                parts.append(Text(f"    {key}: {report[key]}"))
+        parts.extend(Text(f"    {key}: {report[key]}") for key in ("message", "state") if report[key])
         parts.extend(Text(f"    {line}", style="dim") for line in report["traceback"].rstrip().splitlines())
     return Group(*parts)
 

@@ -6,12 +6,14 @@ import asyncio
 import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.reduction
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from aspen import limits
 from aspen.errors import ActorFailed, Overloaded
+from aspen.types import describe_reason
 
 R = TypeVar("R")
 
@@ -41,7 +43,10 @@ class RealOffload:
         self._in_threads -= 1
 
     async def process(self, fn: Callable[..., R], args: tuple[Any, ...]) -> R:
-        """Runs `fn(*args)` in a fresh process, which is killed when the awaiter is cancelled."""
+        """Runs `fn(*args)` in a fresh process, which is killed when the awaiter is cancelled.
+
+        Raises what `fn` raises, its traceback as text in the cause.
+        """
         if self._in_processes >= limits.OFFLOAD_QUEUE_MAX:
             raise Overloaded(f"{self._in_processes} offloaded calls are waiting, the bound; not executed")
         self._in_processes += 1
@@ -55,14 +60,19 @@ class RealOffload:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe(duplex=False)
         worker = spawn.Process(target=_in_process, args=(theirs, fn, args), daemon=True)
-        worker.start()
-        theirs.close()
+        try:
+            worker.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         readable = asyncio.Event()
         self._loop.add_reader(ours.fileno(), readable.set)
         try:
             await readable.wait()
             try:
-                ok, value = ours.recv()
+                error, value = ours.recv()
             except EOFError:
                 worker.join(1)
                 raise ActorFailed(
@@ -74,10 +84,10 @@ class RealOffload:
             worker.kill()
             worker.join()
             worker.close()
-        if ok:
+        if error is None:
             result: R = value
             return result
-        raise ActorFailed(f"{fn.__qualname__} raised in its process:\n{value}", value)
+        raise error from ActorFailed(f"{fn.__qualname__} raised in its process:\n{value}", error)
 
     def close(self) -> None:
         """Takes no more work; threads that still run are left to end."""
@@ -85,9 +95,20 @@ class RealOffload:
 
 
 def _in_process(pipe: multiprocessing.connection.Connection, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    outcome: tuple[BaseException | None, Any]
     try:
-        outcome = (True, fn(*args))
-    except BaseException:
-        outcome = (False, traceback.format_exc())
+        outcome = (None, fn(*args))
+    except BaseException as error:
+        outcome = (error, traceback.format_exc())
+    try:
+        message = multiprocessing.reduction.ForkingPickler.dumps(outcome)
+        multiprocessing.reduction.ForkingPickler.loads(message)
+    except Exception:
+        # What cannot travel comes as its text.
+        name = getattr(fn, "__qualname__", repr(fn))
+        if outcome[0] is None:
+            outcome = (TypeError(f"the result of {name} cannot travel between processes"), traceback.format_exc())
+        else:
+            outcome = (ActorFailed(f"{name} raised {describe_reason(outcome[0])}"), outcome[1])
     pipe.send(outcome)
     pipe.close()

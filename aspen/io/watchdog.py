@@ -18,8 +18,15 @@ from aspen import limits
 class Watched(Protocol):
     """What the watchdog reads of a scheduler, from its own thread."""
 
-    turn: int
-    current: object
+    @property
+    def turn(self) -> int:
+        """Counts the scheduler's turns."""
+        ...
+
+    @property
+    def current(self) -> object:
+        """The process that runs, or None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

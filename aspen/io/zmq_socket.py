@@ -125,6 +125,7 @@ def configure(socket: zmq.Socket[bytes], address: str) -> None:
 
 
 def split_address(address: str) -> tuple[str, int]:
+    """Host and port of a `tcp://host:port`; ConfigError when it is none."""
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match[2]) > 65_535:
         raise ConfigError(f"{address!r:.100} is no address; write it as tcp://127.0.0.1:4571")
@@ -132,6 +133,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def curve_key(text: str, what: str) -> bytes:
+    """The bytes of a key in z85 as ZeroMQ takes them; ConfigError when it is none."""
     try:
         if len(text) == 40 and len(zmq.utils.z85.decode(text)) == 32:
             return text.encode()
@@ -141,5 +143,6 @@ def curve_key(text: str, what: str) -> bytes:
 
 
 def check_size(frame: bytes) -> None:
+    """Raises UsageError for a frame that a peer would refuse."""
     if len(frame) > FRAME_BYTES_MAX:
         raise UsageError(f"a frame of {len(frame)} bytes; at most {FRAME_BYTES_MAX}: send it in pieces")

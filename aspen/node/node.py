@@ -18,11 +18,11 @@ from typing import Any, Final
 import aspen
 from aspen import limits
 from aspen.actor import System, make_ref
-from aspen.errors import ConfigError, StartFailed, UsageError
+from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
 from aspen.node.reports import Reports
-from aspen.otp import Application, Supervisor, exit_reason, kill
+from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
 from aspen.traits import Ports
 from aspen.trust import TrustEntry
@@ -58,6 +58,7 @@ class Node:
         *,
         boot: int = 1,
         node_id: str = "",
+        process_id: int = 0,
         curve_secret_z85: str = "",
         authorize: Callable[[str], TrustEntry | None] = lambda key: None,
         set_log_level: Callable[[str], None] = lambda level: None,
@@ -68,6 +69,7 @@ class Node:
         self.node_config = config.named(names[0] if names else "aspen")
         self.name = self.node_config.name
         self.node_id = node_id
+        self.process_id = process_id
         self.plan = tuple(plan)
         self.curve_secret_z85 = curve_secret_z85
         self.authorize = authorize
@@ -91,7 +93,9 @@ class Node:
             settings[planned.app.name].update(planned.settings)
         for name in self.node_config.apps:
             if name not in settings:
-                source = next((s for k, s in self.node_config.sources.items() if k.startswith(f"apps.{name}.")), "settings")
+                source = next(
+                    (s for k, s in self.node_config.sources.items() if k.startswith(f"apps.{name}.")), "settings"
+                )
                 known = ", ".join(sorted(settings)) or "none"
                 raise ConfigError(f"{source}: apps.{name}: this node runs no such application; it runs: {known}")
         return settings
@@ -166,18 +170,12 @@ class Node:
         if gone.done():
             return
         log.info("node %s stops", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
-        self.system.exit(None, root._p, SHUTDOWN)
-        timer = self.system.scheduler.timer_at(
-            self.system.ports.clock.mono_ns() + int(limits.NODE_STOP_S * 1e9), lambda: self._give_up(root)
-        )
         try:
+            await stop(root, SHUTDOWN, timeout=limits.NODE_STOP_S)
+        except CallTimeout:
+            log.error("the tree did not stop within %g s; it is killed", limits.NODE_STOP_S)
+            kill(root)
             await gone
-        finally:
-            timer.cancel()
-
-    def _give_up(self, root: Any) -> None:
-        log.error("the tree did not stop within %g s; it is killed", limits.NODE_STOP_S)
-        kill(root)
 
     def _close(self) -> None:
         self._reports.close()
@@ -218,6 +216,7 @@ class Node:
         return {
             "name": self.name,
             "node_id": self.node_id,
+            "pid": self.process_id,
             "address": self.address,
             "boot": self.system.boot,
             "aspen": aspen.__version__,
@@ -251,8 +250,8 @@ class Node:
         return self._log_level
 
 
-def root_cause(error: BaseException) -> BaseException:
-    """What a start failed for in the end: the innermost cause that was raised on purpose, or the first that was not."""
-    while isinstance(error, StartFailed) and error.__cause__ is not None:
+def root_cause(error: AspenError) -> AspenError:
+    """What a start failed for in the end: the innermost of Aspen's own errors, which names the actor and the reason."""
+    while isinstance(error, StartFailed) and isinstance(error.__cause__, AspenError):
         error = error.__cause__
     return error

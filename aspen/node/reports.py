@@ -1,6 +1,6 @@
 """What happens in a node, as log records: crashes, restarts, dead letters, stalls.
 
-Loggers: `aspen.crash`, `aspen.supervision`, `aspen.dead_letter`, `aspen.stall`, `aspen.audit`, `aspen.node`. Each record
+Loggers: `aspen.crash`, `aspen.supervision`, `aspen.dead_letter`, `aspen.stall`, `aspen.audit`, `aspen.node`. A record
 carries its data as a dict in `record.aspen`, which `JsonFormatter` prints as fields.
 """
 
@@ -86,7 +86,10 @@ class Reports:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time` (seconds since the epoch), `level`, `logger`, `message`, and the record's own."""
+    """One JSON object a line: `time` (seconds since the epoch), `level`, `logger`, `message`, and the record's own.
+
+    What a crashed actor was handling, or what a dead letter says, is in `handling`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -122,7 +125,10 @@ class TextFormatter(logging.Formatter):
 
 
 def _fields(report: Any) -> dict[str, Any]:
-    return {key: str(value) if key == "pid" else value for key, value in dataclasses.asdict(report).items()}
+    fields = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
+    if "message" in fields:
+        fields["handling"] = fields.pop("message")
+    return {key: str(value) if key == "pid" else value for key, value in fields.items()}
 
 
 def _indented(text: str) -> str:

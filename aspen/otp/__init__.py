@@ -2,7 +2,11 @@
 
 actor         Actor, @call, @cast, @info, Ref
 starting      child, start, whereis, stop, link, monitor
-supervisor    Supervisor; dynamic DynamicSupervisor; restarting what both decide alike
+state_machine StateMachine; states how its handlers are declared
+supervisor    Supervisor; dynamic DynamicSupervisor; parent what both do, restarting what both decide
+task          Task and TaskSupervisor, streams of tasks
+registry      Registry: actors under keys; partition PartitionSupervisor
+event_manager EventManager: events and those who listen
 application   Application, and the actor that runs them
 sys           look into any actor, and change it while it runs
 tree          the supervision tree as data
@@ -12,7 +16,19 @@ from aspen.otp import sys
 from aspen.otp.actor import Actor, BoundCall, BoundCast, Call, Cast, Ref, call, cast, info
 from aspen.otp.application import Application, ApplicationInfo, Applications
 from aspen.otp.dynamic import DynamicSupervisor
-from aspen.otp.restarting import ChildInfo
+from aspen.otp.event_manager import (
+    REMOVE_HANDLER,
+    EventHandler,
+    EventManager,
+    HandlerGone,
+    HandlerStop,
+    Swap,
+    Swapped,
+    handler,
+)
+from aspen.otp.parent import ChildInfo
+from aspen.otp.partition import PartitionName, PartitionSupervisor, partition_of
+from aspen.otp.registry import Entry, Registry, RegistryName
 from aspen.otp.starting import (
     BRUTAL_KILL,
     INFINITY,
@@ -34,11 +50,15 @@ from aspen.otp.starting import (
     unlink,
     whereis,
 )
+from aspen.otp.state_machine import StateMachine
+from aspen.otp.states import EventTimeout, Internal, NamedTimeout, StateTimeout, enter, internal, on, state
 from aspen.otp.supervisor import Supervisor
+from aspen.otp.task import Failed, Ok, Task, TaskSupervisor, async_stream
 
 __all__ = [
     "BRUTAL_KILL",
     "INFINITY",
+    "REMOVE_HANDLER",
     "Actor",
     "Application",
     "ApplicationInfo",
@@ -50,24 +70,51 @@ __all__ = [
     "Child",
     "ChildInfo",
     "DynamicSupervisor",
+    "Entry",
+    "EventHandler",
+    "EventManager",
+    "EventTimeout",
+    "Failed",
+    "HandlerGone",
+    "HandlerStop",
+    "Internal",
+    "NamedTimeout",
+    "Ok",
+    "PartitionName",
+    "PartitionSupervisor",
     "Ref",
+    "Registry",
+    "RegistryName",
+    "StateMachine",
+    "StateTimeout",
     "Supervisor",
+    "Swap",
+    "Swapped",
+    "Task",
+    "TaskSupervisor",
+    "async_stream",
     "call",
     "cast",
     "child",
     "demonitor",
+    "enter",
     "exit",
     "exit_reason",
+    "handler",
     "info",
+    "internal",
     "is_alive",
     "kill",
     "link",
     "monitor",
     "offload",
+    "on",
+    "partition_of",
     "spawn",
     "start",
     "start_child",
     "start_link",
+    "state",
     "stop",
     "sys",
     "unlink",

@@ -12,20 +12,22 @@ The `Applications` actor starts what an application depends on before it and sto
 supervisor of an application is not restarted: when it ends, the application has. What then happens to the node
 is the application's kind: `permanent` ends it, `transient` ends it unless the reason is benign,
 `temporary` leaves it running.
+
+Failure: an exception in `prep_stop` or `stop` is reported and changes nothing else: the tree is stopped all the same.
 """
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from aspen.errors import AspenError, StartFailed, UsageError
-from aspen.otp.actor import Actor, call, info
-from aspen.otp.restarting import signal_end, wait_ended
-from aspen.otp.starting import INFINITY, Child, start_in
-from aspen.otp.supervisor import Kid
-from aspen.types import Exit, Ignore, Pid, describe_reason, is_benign
+from aspen.otp.actor import call, info
+from aspen.otp.parent import RAISES, Kid, Parent, kid_of
+from aspen.otp.starting import INFINITY, Child
+from aspen.types import Exit, describe_reason, is_benign
 
 Kind = Literal["permanent", "transient", "temporary"]
 
@@ -91,13 +93,11 @@ class ApplicationInfo:
     doc: str
 
 
-class Applications(Actor):
+class Applications(Parent):
     """Starts, watches and stops the applications of a node."""
 
-    supervises: ClassVar[bool] = True
     mounts_at_root: ClassVar[bool] = True
     """The paths of applications begin at the root: `/shop`, not `/apps/shop`."""
-    trap_exit = True
 
     def __init__(
         self,
@@ -118,11 +118,13 @@ class Applications(Actor):
         try:
             for app, kind, settings in self._plan:
                 await self._start_with_dependencies(app, settings, kind)
+        except GeneratorExit:
+            raise  # Killed: no time to wait; the trees learn by their links.
         except BaseException:
             await self.terminate("start failed")
             raise
 
-    @call(timeout=None, raises=(AspenError, Ignore), urgent=True)
+    @call(timeout=None, raises=RAISES, urgent=True)
     async def start_application(
         self,
         app: type[Application],
@@ -130,13 +132,14 @@ class Applications(Actor):
         kind: Kind = "permanent",
         envs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> list[str]:
-        """Starts an application after those it depends on; returns the names started, in order.
+        """Starts an application after those it depends on; returns the names started, in order. Those that run
+        already are left as they are.
 
-        `env` are its settings, `envs` those of its dependencies by name.
+        `env` are its settings, `envs` those of its dependencies by name; `kind` holds for all that are started.
 
         Raises:
-            StartFailed: its tree did not start; those started for it are stopped again.
-            UsageError: a setting it does not know, a circle of dependencies.
+            StartFailed, AlreadyRegistered, Ignore: its tree did not start; those started for it are stopped again.
+            UsageError: a setting it does not know, a circle of dependencies, two applications of one name.
         """
         return await self._start_with_dependencies(app, {**(envs or {}), app.name: env or {}}, kind)
 
@@ -146,24 +149,29 @@ class Applications(Actor):
         started: list[str] = []
         try:
             for member in order_of(app):
-                if member.name not in self._running:
-                    await self._start(member, settings.get(member.name, {}), kind)
+                running = self._running.get(member.name)
+                if running is not None:
+                    _check_same(running.app, member)
+                else:
+                    await self._start_application(member, settings.get(member.name, {}), kind)
                     started.append(member.name)
+        except (CancelledError, GeneratorExit):
+            raise  # Ending: `terminate` stops them, or they learn by their links.
         except BaseException:
             for name in reversed(started):
-                await self._stop(name)
+                await self._end(name)
             raise
         return started
 
-    @call(timeout=None, raises=(AspenError,), urgent=True)
+    @call(timeout=None, raises=RAISES, urgent=True)
     async def stop_application(self, name: str) -> None:
         """Stops an application. Raises UsageError when it does not run or another depends on it."""
         if name not in self._running:
             raise UsageError(f"application {name!r} is not running; these are: {', '.join(self._running) or 'none'}")
         dependents = [other for other, running in self._running.items() if name in running.dependencies]
         if dependents:
-            raise UsageError(f"stop {', '.join(dependents)} first: it depends on {name}")
-        await self._stop(name)
+            raise UsageError(f"stop {' and '.join(dependents)} first, which need {name}")
+        await self._end(name)
 
     @call(urgent=True)
     def which_applications(self) -> list[ApplicationInfo]:
@@ -173,26 +181,31 @@ class Applications(Actor):
             for name, running in self._running.items()
         ]
 
-    @call(timeout=None, raises=(AspenError, Ignore), urgent=True)
+    @call(timeout=None, raises=RAISES, urgent=True)
     async def restart_subtree(self, id: str) -> list[str]:
-        """Restarts the whole tree of an application on an operator's behalf."""
+        """Restarts the whole tree of an application on an operator's behalf.
+
+        Raises:
+            StartFailed, AlreadyRegistered, Ignore: it did not start again. The application stays, without a tree, until
+                it is restarted or stopped.
+        """
         running = self._running.get(id)
         if running is None:
             raise UsageError(f"application {id!r} is not running")
-        await self._stop_tree(running.kid)
-        await self._start_tree(id, running.kid)
+        await self._stop_kid(running.kid)
+        await self._start_kid(running.kid, f"/{id}")
         running.kid.restarts += 1
         return [id]
 
     @info(Exit)
     async def _tree_exited(self, message: Exit) -> None:
-        name = next((n for n, r in self._running.items() if _pid(r.kid) == message.pid), None)
-        if name is None:
+        kid = kid_of(self.kids_now(), message.pid)
+        if kid is None:
             return
-        running = self._running[name]
-        running.kid.process = None
-        del self._running[name]
-        await _maybe(running.app.stop())
+        name = kid.spec.id
+        running = self._running.pop(name)
+        self._report(kid, "stopped", message.reason)
+        await self._callback(kid, running.app.stop)
         ends_node = running.kind == "permanent" or (running.kind == "transient" and not is_benign(message.reason))
         if ends_node and self._on_ended is not None:
             self._on_ended(name, message.reason)
@@ -200,16 +213,16 @@ class Applications(Actor):
     async def terminate(self, reason: object) -> None:
         """Stops all applications, the last started first."""
         for name in reversed(list(self._running)):
-            await self._stop(name)
+            await self._end(name)
 
-    async def _start(self, app: type[Application], settings: Mapping[str, Any], kind: Kind) -> None:
+    async def _start_application(self, app: type[Application], settings: Mapping[str, Any], kind: Kind) -> None:
         unknown = sorted(set(settings) - set(app.env))
         if unknown:
             raise UsageError(
                 f"application {app.name} has no setting {unknown[0]!r}; it has: {', '.join(sorted(app.env)) or 'none'}"
             )
-        instance = app()
         try:
+            instance = app()
             spec = instance.start({**app.env, **settings})
         except AspenError:
             raise
@@ -217,27 +230,31 @@ class Applications(Actor):
             raise StartFailed(f"application {app.name} did not start: {describe_reason(error)}", error) from error
         if not isinstance(spec, Child):
             raise UsageError(f"{app.__qualname__}.start() returned {spec!r}; return child(Supervisor, ...)")
-        kid = Kid(spec.opts(id=app.name, shutdown=spec.shutdown or INFINITY))
-        await self._start_tree(app.name, kid)
+        kid = Kid(spec.opts(id=app.name, shutdown=INFINITY if spec.shutdown is None else spec.shutdown))
         self._running[app.name] = _Running(instance, kind, kid, tuple(d.name for d in app.dependencies))
+        try:
+            await self._start_kid(kid, f"/{app.name}")
+        except (CancelledError, GeneratorExit):
+            raise  # It stays on record, for `terminate` to stop.
+        except BaseException:
+            del self._running[app.name]
+            raise
 
-    async def _start_tree(self, name: str, kid: Kid) -> None:
-        ref = await start_in(self._process.system, kid.spec, self._process, label=f"/{name}")
-        kid.process = ref._p
-        kid.status = "running"
-
-    async def _stop(self, name: str) -> None:
+    async def _end(self, name: str) -> None:
         running = self._running[name]
-        await _maybe(running.app.prep_stop())
-        await self._stop_tree(running.kid)
+        await self._callback(running.kid, running.app.prep_stop)
+        await self._stop_kid(running.kid)
         del self._running[name]
-        await _maybe(running.app.stop())
+        await self._callback(running.kid, running.app.stop)
 
-    async def _stop_tree(self, kid: Kid) -> None:
-        process, kid.process = kid.process, None
-        kid.status = "stopped"
-        if process is not None:
-            await wait_ended(process, signal_end(process, kid.spec, self._process))
+    async def _callback(self, kid: Kid, callback: Callable[[], Any]) -> None:
+        """Runs an application's own code at its end; what that raises must not keep the others from ending."""
+        try:
+            result = callback()
+            if hasattr(result, "__await__"):
+                await result
+        except Exception as error:
+            self._report(kid, "callback_failed", error)
 
     def kids_now(self) -> list[Kid]:
         """The tops of the applications, for the tree view. Read only."""
@@ -273,10 +290,7 @@ def order_of(app: type[Application]) -> list[type[Application]]:
     return done
 
 
-def _pid(kid: Kid) -> Pid | None:
-    return kid.process.pid if kid.process is not None else None
-
-
-async def _maybe(result: Any) -> None:
-    if hasattr(result, "__await__"):
-        await result
+def _check_same(running: Application, wanted: type[Application]) -> None:
+    if type(running) is not wanted:
+        there = f"{type(running).__module__}:{type(running).__qualname__}"
+        raise UsageError(f"an application {wanted.name!r} runs already, which is {there}; give one another name")

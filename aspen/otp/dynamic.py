@@ -9,33 +9,20 @@ among them: where order matters, use `Supervisor`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from aspen.actor import make_ref, process_of
-from aspen.errors import AspenError, ChildrenMax, NoSuchChild, StartFailed, UsageError
+from aspen.errors import ChildrenMax, NoSuchChild, UsageError
 from aspen.limits import CHILDREN_MAX, RESTART_INTENSITY, RESTART_PERIOD_S, RESTART_RETRY_DELAY_S
-from aspen.otp.actor import Actor, call, info
-from aspen.otp.restarting import ChildInfo, Intensity, restarts_after, signal_end, wait_ended
-from aspen.otp.starting import Child, start_in
-from aspen.otp.supervisor import Kid, count
-from aspen.types import SHUTDOWN, Exit, Ignore, SupervisorReport, describe_reason, is_benign
-
-_RAISES = (AspenError, Ignore)
+from aspen.otp.actor import call, info
+from aspen.otp.parent import RAISES, START_ERRORS, Kid, Parent, Retry, start_error_reason
+from aspen.otp.restarting import Intensity, restarts_after
+from aspen.otp.starting import Child
+from aspen.types import SHUTDOWN, Exit, Ignore, is_benign
 
 
-@dataclass(frozen=True, slots=True)
-class RetryChild:
-    """A dynamic supervisor's message to itself: try to start this child again."""
-
-    label: str
-
-
-class DynamicSupervisor(Actor):
+class DynamicSupervisor(Parent):
     """Supervises children that are started one by one, `one_for_one`."""
-
-    supervises: ClassVar[bool] = True
-    trap_exit = True
 
     def __init__(
         self,
@@ -48,145 +35,129 @@ class DynamicSupervisor(Actor):
         self._max_children = max_children
         self._intensity = Intensity(*intensity)
         self._kids: dict[str, Kid] = {}
-        self._labels: dict[int, str] = {}
+        self._ids: dict[int, str] = {}
+        """The ids of those that run, by serial number."""
         self._count = 0
 
-    @call(timeout=None, raises=_RAISES, urgent=True)
+    @call(timeout=None, raises=RAISES, urgent=True)
     async def start_child(self, spec: Child[Any]) -> Any:
-        """Starts a child and returns a ref to it.
+        """Starts a child and returns a ref to it. Its id is the spec's when it has a name, else that and a number.
 
         Raises:
             ChildrenMax: there are `max_children` already.
-            StartFailed, Ignore: it did not start.
+            StartFailed, AlreadyRegistered, Ignore: it did not start.
+            UsageError: it is no child, or a significant one, which has no meaning here.
         """
         if not isinstance(spec, Child):
             raise UsageError(f"{spec!r} is not a child; make one with child(Class, ...)")
+        if spec.significant:
+            raise UsageError(f"child {spec.id!r} is significant, but a DynamicSupervisor has no auto_shutdown")
         if len(self._kids) >= self._max_children:
             raise ChildrenMax(f"{self.ctx.path} has {len(self._kids)} children, its bound; not started")
-        self._count += 1
-        label = spec.id if spec.name is not None and spec.id not in self._kids else f"{spec.id}-{self._count}"
-        kid = self._kids[label] = Kid(spec)
-        try:
-            await self._start(label, kid)
-        except BaseException:
-            del self._kids[label]
-            raise
+        id = spec.id
+        while id in self._kids or (id == spec.id and spec.name is None):
+            self._count += 1
+            id = f"{spec.id}-{self._count}"
+        kid = self._kids[id] = Kid(spec.opts(id=id))
+        await self._start_or_forget(kid)
         return make_ref(kid.process) if kid.process is not None else None
 
-    @call(timeout=None, raises=_RAISES, urgent=True)
+    @call(timeout=None, raises=RAISES, urgent=True)
     async def terminate_child(self, child: Any) -> None:
-        """Stops a child, given as a ref or by its id, and forgets it. Raises NoSuchChild."""
-        label = child if isinstance(child, str) else self._labels.get(process_of(child).serial)
-        kid = self._kids.pop(label, None) if label is not None else None
+        """Stops a child, given as a ref or by its id, and forgets it. One that waits for its restart has only its
+        id. Raises NoSuchChild."""
+        id = child if isinstance(child, str) else self._ids.get(process_of(child).serial)
+        kid = self._kids.pop(id, None) if id is not None else None
         if kid is None:
-            raise NoSuchChild(f"{child!r} is no child of {self.ctx.path}")
-        await self._stop(kid)
+            raise NoSuchChild(f"{child!r} is no child of {self.ctx.path}; which_children() tells who is")
+        await self._stop_and_unlist(kid)
 
-    @call(timeout=None, raises=_RAISES, urgent=True)
+    @call(timeout=None, raises=RAISES, urgent=True)
     async def restart_subtree(self, id: str) -> list[str]:
-        """Restarts one child on an operator's behalf: it does not count. Returns its id."""
+        """Restarts one child on an operator's behalf: it does not count. Returns its id.
+
+        Raises:
+            StartFailed, AlreadyRegistered: it did not start again; it is retried, and that does count.
+            Ignore: it asked not to run, and is forgotten.
+        """
         kid = self._kids.get(id)
         if kid is None:
-            raise NoSuchChild(f"{self.ctx.path} has no child {id!r}")
-        await self._stop(kid)
+            raise NoSuchChild(f"{self.ctx.path} has no child {id!r}; which_children() tells who is")
+        await self._stop_and_unlist(kid)
+        self._kids[id] = kid
         try:
-            await self._start(id, kid)
-        except StartFailed:
-            self._retry_later(id, kid)
+            await self._start_or_forget(kid)
+        except START_ERRORS:
+            self._kids[id] = kid
+            self._retry_later(kid, RESTART_RETRY_DELAY_S)
             raise
         kid.restarts += 1
         return [id]
 
-    @call(timeout=None, raises=_RAISES, urgent=True)
-    def which_children(self) -> list[ChildInfo]:
-        """The children, oldest first."""
-        return [kid.info() for kid in self.kids_now()]
-
-    @call(timeout=None, raises=_RAISES, urgent=True)
-    def count_children(self) -> dict[str, int]:
-        """`specs`, `active`, `supervisors` and `workers`."""
-        return count(self._kids.values())
+    async def terminate(self, reason: object) -> None:
+        """Asks all children to stop at once, and waits for each."""
+        await self._stop_at_once(self.kids_now())
 
     # -- exits ---------------------------------------------------------------------------------------
 
     @info(Exit)
     async def _child_exited(self, message: Exit) -> None:
-        label = self._labels.pop(message.pid.serial, None)
-        kid = self._kids.get(label) if label is not None else None
-        if label is None or kid is None:
+        id = self._ids.get(message.pid.serial)
+        kid = self._kids.get(id) if id is not None else None
+        if kid is None or kid.process is None or kid.process.pid != message.pid:
             return
+        del self._ids[message.pid.serial]
         kid.process = None
-        if not restarts_after(kid.spec, message.reason):
-            if not is_benign(message.reason):
-                self._report(label, "stopped", message.reason)
-            del self._kids[label]
+        kid.status = "stopped"
+        if restarts_after(kid.spec, message.reason):
+            self._report(kid, "restarting", message.reason)
+            await self._restart(kid)
             return
-        self._report(label, "restarting", message.reason)
-        await self._restart(label, kid)
+        if not is_benign(message.reason):
+            self._report(kid, "stopped", message.reason)
+        del self._kids[kid.spec.id]
 
-    @info(RetryChild)
-    async def _retry(self, message: RetryChild) -> None:
-        kid = self._kids.get(message.label)
-        if kid is not None and kid.process is None:
-            await self._restart(message.label, kid)
+    @info(Retry)
+    async def _retry(self, message: Retry) -> None:
+        if message.due:
+            await self._restart(message.kid)
 
-    async def _restart(self, label: str, kid: Kid) -> None:
+    async def _restart(self, kid: Kid) -> None:
+        """Counts a restart and tries it; one that fails is tried again later."""
         if self._intensity.exceeded_by_one_at(self._process.sched.mono_ns()):
-            self._report(label, "intensity_exceeded", SHUTDOWN)
+            self._report(kid, "intensity_exceeded", SHUTDOWN)
             self.ctx.stop(SHUTDOWN)
         try:
-            await self._start(label, kid)
-        except StartFailed as error:
-            self._report(label, "start_failed", error.reason)
-            self._retry_later(label, kid)
+            await self._start_or_forget(kid)
+        except Ignore:
+            return
+        except START_ERRORS as error:
+            self._kids[kid.spec.id] = kid
+            self._report(kid, "start_failed", start_error_reason(error))
+            self._retry_later(kid, RESTART_RETRY_DELAY_S)
             return
         kid.restarts += 1
 
-    def _retry_later(self, label: str, kid: Kid) -> None:
-        kid.status = "restarting"
-        kid.retry = self.ctx.send_after(RESTART_RETRY_DELAY_S, RetryChild(label))
-
     # -- children ------------------------------------------------------------------------------------
 
-    async def _start(self, label: str, kid: Kid) -> None:
-        process = self._process
+    async def _start_or_forget(self, kid: Kid) -> None:
+        """Starts a child; one that does not start is forgotten."""
         try:
-            ref = await start_in(process.system, kid.spec, process, label=label)
-        except Ignore:
-            self._kids.pop(label, None)
+            await self._start_kid(kid)
+        except BaseException:
+            self._kids.pop(kid.spec.id, None)
             raise
-        kid.process = ref._p
-        kid.status = "running"
-        self._labels[ref._p.serial] = label
+        if kid.process is not None:
+            self._ids[kid.process.serial] = kid.spec.id
 
-    async def _stop(self, kid: Kid) -> None:
-        process, kid.process = kid.process, None
-        kid.status = "stopped"
-        if kid.retry is not None:
-            kid.retry.cancel()
-        if process is not None:
-            self._labels.pop(process.serial, None)
-            await wait_ended(process, signal_end(process, kid.spec, self._process))
-
-    async def terminate(self, reason: object) -> None:
-        """Asks all children to stop at once, and waits for each."""
-        leaving = [(kid.process, kid.spec) for kid in self._kids.values() if kid.process is not None]
-        self._kids.clear()
-        asked = [(process, signal_end(process, spec, self._process)) for process, spec in leaving]
-        for process, ended in asked:
-            await wait_ended(process, ended)
+    async def _stop_and_unlist(self, kid: Kid) -> None:
+        if kid.process is not None:
+            self._ids.pop(kid.process.serial, None)
+        await self._stop_kid(kid)
 
     def kids_now(self) -> list[Kid]:
-        """The records of its children, for the tree view, under the ids they have here. Read only."""
-        return [
-            Kid(kid.spec.opts(id=label), kid.process, kid.status, kid.restarts) for label, kid in self._kids.items()
-        ]
-
-    def _report(self, label: str, event: str, reason: object) -> None:
-        process = self._process
-        report = SupervisorReport(process.sched.mono_ns(), process.path, label, event, describe_reason(reason))
-        for listener in process.system.on_supervision:
-            listener(report)
+        """The records of its children, oldest first, for the tree view. Read only."""
+        return list(self._kids.values())
 
     def format_status(self) -> object:
         """How many children it has."""

@@ -1,23 +1,25 @@
-"""What both kinds of supervisor decide and do alike: how often, how soon, and how a child is ended."""
+"""What supervisors decide: who is restarted, how often, how soon, and how long a child may take to end."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
-from aspen.actor import Process, Reply
-from aspen.errors import CallTimeout, UsageError
+from aspen.errors import UsageError
 from aspen.limits import SHUTDOWN_S
-from aspen.otp.starting import BRUTAL_KILL, INFINITY, Child
-from aspen.types import KILL, SHUTDOWN, is_benign
+from aspen.otp.starting import INFINITY, Child
+from aspen.types import is_benign
 
 
 class Intensity:
-    """Counts restarts in a sliding window: more than `count` within `period_s` is too many."""
+    """Counts restarts in a sliding window: more than `count` within `period_s` is too many.
+
+    The window is closed at both ends, as OTP's: restarts that are exactly `period_s` apart are within it.
+    """
 
     def __init__(self, count: int, period_s: float) -> None:
-        if count < 0 or not period_s > 0:
+        if not isinstance(count, int) or count < 0 or not 0 < period_s < math.inf:
             raise UsageError(f"intensity ({count}, {period_s}): use (restarts >= 0, seconds > 0)")
         self.count = count
         self.period_ns = int(period_s * 1e9)
@@ -29,6 +31,12 @@ class Intensity:
         while self._at_ns and self._at_ns[0] < now_ns - self.period_ns:
             self._at_ns.popleft()
         return len(self._at_ns) > self.count
+
+    def changed(self, count: int, period_s: float) -> Intensity:
+        """Other bounds, with the restarts counted so far."""
+        intensity = Intensity(count, period_s)
+        intensity._at_ns.extend(self._at_ns)
+        return intensity
 
 
 def restarts_after(spec: Child[Any], reason: object) -> bool:
@@ -46,22 +54,6 @@ def backoff_s(backoff: tuple[float, float], failures: int, jitter: float) -> flo
     return pause * (0.5 + 0.5 * jitter)
 
 
-@dataclass(frozen=True, slots=True)
-class ChildInfo:
-    """One child, as `which_children` tells."""
-
-    id: str
-    ref: Any
-    """None while it does not run."""
-    kind: str
-    """`module:QualName` of its class."""
-    type: str
-    """`worker` or `supervisor`."""
-    status: str
-    """`running`, `restarting`, `stopped` or `ignored`."""
-    restarts: int
-
-
 def shutdown_of(spec: Child[Any]) -> float | str:
     """How long to wait for this child: seconds, `brutal_kill` or `infinity`."""
     if spec.shutdown is not None:
@@ -72,24 +64,3 @@ def shutdown_of(spec: Child[Any]) -> float | str:
 def is_supervisor(cls: type) -> bool:
     """Whether actors of this class supervise others."""
     return bool(getattr(cls, "supervises", False))
-
-
-def signal_end(process: Process, spec: Child[Any], supervisor: Process) -> Reply[object]:
-    """Asks a child to end; the reply brings its exit reason, or `CallTimeout` when it is to be killed."""
-    system = process.system
-    ended = system.exit_reason(process)
-    shutdown = shutdown_of(spec)
-    system.exit(supervisor, process, KILL if shutdown == BRUTAL_KILL else SHUTDOWN)
-    if isinstance(shutdown, int | float):
-        ended.deadline = process.sched.mono_ns() + int(shutdown * 1e9)
-    return ended
-
-
-async def wait_ended(process: Process, ended: Reply[object]) -> None:
-    """Waits for a child that was asked to end, and kills it when its time is over."""
-    try:
-        await ended
-    except CallTimeout:
-        killed = process.system.exit_reason(process)
-        process.system.exit(None, process, KILL)
-        await killed

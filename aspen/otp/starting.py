@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
@@ -18,8 +20,7 @@ from aspen.actor import (
     process_of,
     system_of_loop,
 )
-from aspen.actor.behaviour import STOP
-from aspen.actor.sending import put_urgent
+from aspen.actor.sending import put_stop
 from aspen.errors import CallTimeout, UsageError
 from aspen.limits import SHUTDOWN_S
 from aspen.types import KILL, NORMAL
@@ -70,7 +71,7 @@ class Child(Generic[A]):
         """
         spec = self
         if name is not None:
-            spec = replace(spec, name=name, id=str(name) if id is None else id)
+            spec = replace(spec, name=name, id=_checked_id(str(name)) if id is None else id)
         if id is not None:
             spec = replace(spec, id=_checked_id(id))
         if restart is not None:
@@ -78,7 +79,8 @@ class Child(Generic[A]):
                 raise UsageError(f"restart={restart!r}: use 'permanent', 'transient' or 'temporary'")
             spec = replace(spec, restart=restart)
         if shutdown is not None:
-            if not (shutdown in (BRUTAL_KILL, INFINITY) or (isinstance(shutdown, int | float) and shutdown >= 0)):
+            seconds = isinstance(shutdown, int | float) and 0 <= shutdown < math.inf
+            if not seconds and shutdown not in (BRUTAL_KILL, INFINITY):
                 raise UsageError(f"shutdown={shutdown!r}: use seconds >= 0, 'brutal_kill' or 'infinity'")
             spec = replace(spec, shutdown=shutdown)
         if significant is not None:
@@ -107,7 +109,10 @@ async def start(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
         StartFailed: `__init__` or `init` raised; that is the cause.
         Ignore: it asked not to run.
     """
-    return cast(A, await start_child(child(cls, *args, **kwargs)))
+    process = system_of_loop().spawn(cast(type[Behaviour], cls), args, kwargs or None)
+    if process.starting is not None:
+        return cast(A, await process.starting)
+    return cast(A, make_ref(process))
 
 
 async def start_link(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
@@ -120,8 +125,7 @@ def spawn(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
 
     What it raises there is a crash report and the end of the actor; messages sent meanwhile wait.
     """
-    system, _ = _here()
-    process = system.spawn(cast(type[Behaviour], cls), args, cast("dict[str, Any]", kwargs), at_once=False)
+    process = system_of_loop().spawn(cast(type[Behaviour], cls), args, kwargs or None, at_once=False)
     return cast(A, make_ref(process))
 
 
@@ -134,13 +138,23 @@ async def start_child(spec: Child[A], *, link: bool = False) -> A:
 
 
 async def start_in(system: System, spec: Child[Any], parent: Process | None, label: str | None = None) -> Any:
-    """Starts `spec` in `system`, linked to `parent` if there is one, and waits until it is ready."""
-    process = system.spawn(
+    """Starts `spec` in `system`, linked to `parent` if there is one, and waits until it is ready. Who stops
+    waiting ends it."""
+    process = spawn_in(system, spec, parent, label)
+    if process.starting is not None:
+        try:
+            return await process.starting
+        except (CancelledError, GeneratorExit):
+            system.exit(None, process, KILL)
+            raise
+    return make_ref(process)
+
+
+def spawn_in(system: System, spec: Child[Any], parent: Process | None, label: str | None = None) -> Process:
+    """Makes the process of `spec`, linked to `parent` if there is one. It is ready when `starting`, if any, is done."""
+    return system.spawn(
         spec.cls, spec.args, dict(spec.kwargs), parent=parent, link=parent is not None, label=label, name=spec.name
     )
-    if process.starting is not None:
-        return await process.starting
-    return make_ref(process)
 
 
 def whereis(cls: type[A], name: object) -> A:
@@ -210,7 +224,7 @@ async def stop(ref: object, reason: object = NORMAL, timeout: float | None = SHU
     ended = target.system.exit_reason(target)
     if ended.done():
         return
-    put_urgent(target, STOP, (reason,))
+    put_stop(target, reason)
     if timeout is not None:
         ended.deadline = target.sched.mono_ns() + int(timeout * 1e9)
     try:
@@ -247,6 +261,6 @@ def _caller(operation: str) -> Process:
 
 
 def _checked_id(id: str) -> str:
-    if not id or "/" in id:
-        raise UsageError(f"child id {id!r}: it is part of a path, so it must not be empty or contain '/'")
+    if not isinstance(id, str) or not id or "/" in id:
+        raise UsageError(f"child id {id!r}: it is part of a path, so it must be a string, not empty, without '/'")
     return id

@@ -12,17 +12,18 @@ names that one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from aspen import limits
-from aspen.actor import Behaviour, Process, Reply, abbreviate, process_of, state_of
+from aspen.actor import Behaviour, Notice, Process, Reply, abbreviate, process_of, state_of
 from aspen.actor.process import DEAD, F_DEBUG, F_EXITING, F_SUSPENDED, NO_MAIL, Debug
 from aspen.actor.sending import no_proc
 from aspen.errors import UsageError
-from aspen.types import is_benign
+from aspen.types import describe_reason
 
 T = TypeVar("T")
 
@@ -51,7 +52,11 @@ def replace_state(
         actor = process.actor
         before = state_of(actor)
         after = dict(change(dict(before)))
-        _put_state(actor, before, after)
+        try:
+            _put_state(actor, before, after)
+        except BaseException:
+            _put_state(actor, state_of(actor), before)
+            raise
         return after
 
     return _ask(ref, "replace_state", replace, timeout)
@@ -102,8 +107,15 @@ def status_now(process: Process) -> Status:
         monitors=tuple(sorted(target.path for target in (process.monitoring or {}).values())),
         parent=process.parent.path if process.parent is not None else "",
         trap_exit=process.trap_exit,
-        state=abbreviate(actor.format_status()) if actor is not None else "",
+        state=_formatted(actor) if actor is not None else "",
     )
+
+
+def _formatted(actor: Behaviour) -> str:
+    try:
+        return abbreviate(actor.format_status())
+    except Exception as error:
+        return f"<format_status raised {describe_reason(error)}>"
 
 
 def doing(process: Process) -> str:
@@ -171,7 +183,10 @@ def statistics(
         debug = process.debug
         if on:
             debug = process.debug = debug or Debug(process.sched.mono_ns())
-            debug.statistics = True
+            if not debug.statistics:
+                debug.statistics = True
+                debug.started_ns = process.sched.mono_ns()
+                debug.calls = debug.casts = debug.infos = 0
         elif on is False and debug is not None:
             debug.statistics = False
         _settle_debug(process)
@@ -195,49 +210,67 @@ class TraceEvent:
     """The result of a reply, the error of a crash, the reason of an exit."""
 
 
-class Trace:
-    """The events of one actor, at most `limit` and for at most `seconds`: iterate it, or `close()` it."""
+class _Tap:
+    """What a traced actor holds of its trace. It does not know the reader, so that the reader can go away."""
 
     def __init__(self, process: Process, limit: int, seconds: float) -> None:
-        self._process = process
-        self._left = limit
-        self._events: asyncio.Queue[TraceEvent | None] = asyncio.Queue(limit + 1)
-        self._open = True
+        self.process = process
+        self.left = limit
+        self.events: asyncio.Queue[TraceEvent | None] = asyncio.Queue(limit + 1)
+        self.open = True
         debug = process.debug = process.debug or Debug(process.sched.mono_ns())
-        debug.tracers.append(self._observe)
+        debug.tracers.append(self.observe)
         _settle_debug(process)
-        self._timer = process.sched.timer_at(process.sched.mono_ns() + int(seconds * 1e9), self.close)
-        process.system.on_exit.append(self._exited)
+        self.timer = process.sched.timer_at(process.sched.mono_ns() + int(seconds * 1e9), self.close)
+        process.system.on_exit.append(self.exited)
 
-    def _observe(self, event: str, handler: str, args: tuple[Any, ...], detail: object) -> None:
+    def observe(self, event: str, handler: str, args: tuple[Any, ...], detail: object) -> None:
         text = "" if detail is None and event != "reply" else abbreviate(detail, 400)
-        now_ns = self._process.sched.mono_ns()
-        self._events.put_nowait(TraceEvent(now_ns, event, handler, abbreviate(args, 400), text))
-        self._left -= 1
-        if self._left <= 0:
+        now_ns = self.process.sched.mono_ns()
+        self.events.put_nowait(TraceEvent(now_ns, event, handler, abbreviate(args, 400), text))
+        self.left -= 1
+        if self.left <= 0:
             self.close()
 
-    def _exited(self, process: Process, reason: object) -> None:
-        if process is self._process and self._open:
-            if is_benign(reason) and self._left > 0:
-                self._observe("exit", "", (), reason)
+    def exited(self, process: Process, reason: object) -> None:
+        if process is self.process:
+            if self.open:
+                self.observe("exit", "", (), reason)
             self.close()
 
     def close(self) -> None:
-        """Ends it; what was seen can still be read."""
-        if self._open:
-            self._open = False
-            self._timer.cancel()
-            self._process.system.on_exit.remove(self._exited)
-            debug = self._process.debug
+        if self.open:
+            self.open = False
+            self.timer.cancel()
+            self.process.system.on_exit.remove(self.exited)
+            debug = self.process.debug
             if debug is not None:
-                debug.tracers.remove(self._observe)
-                _settle_debug(self._process)
-            self._events.put_nowait(None)
+                debug.tracers.remove(self.observe)
+                _settle_debug(self.process)
+            self.events.put_nowait(None)
 
-    async def __aiter__(self) -> AsyncIterator[TraceEvent]:
-        while (event := await self._events.get()) is not None:
-            yield event
+
+class Trace:
+    """The events of one actor, at most `limit` and for at most `seconds`: iterate it, once. It ends by itself, by
+    `close()`, or when nobody holds it any more."""
+
+    def __init__(self, process: Process, limit: int, seconds: float) -> None:
+        self._tap = _Tap(process, limit, seconds)
+        weakref.finalize(self, self._tap.close).atexit = False  # type: ignore[misc]  # typeshed has no such slot
+
+    def close(self) -> None:
+        """Ends it; what was seen can still be read."""
+        self._tap.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TraceEvent:
+        event = await self._tap.events.get()
+        if event is None:
+            self._tap.events.put_nowait(None)
+            raise StopAsyncIteration
+        return event
 
 
 def trace(
@@ -260,7 +293,10 @@ def change_code(
     timeout: float = limits.CALL_TIMEOUT_S,
 ) -> Awaitable[None]:
     """Puts a suspended actor on the code of `cls`, keeping its state, which `cls.upgrade(old_version, extra)` may
-    adapt. On an exception the old class and state are put back, and it is raised here.
+    adapt. On an exception the old class and attributes are put back, and it is raised here; objects that `upgrade`
+    changed in place stay changed, so let it make new ones.
+
+    A class whose `trap_exit` differs from the old one's changes the actor's.
 
     Raises:
         UsageError: the actor is not suspended, or its handler is in progress, or the class does not fit.
@@ -271,11 +307,16 @@ def change_code(
             raise UsageError(f"suspend {process.path} before change_code, and resume it after")
         _between_handlers(process, "change_code")
         actor = process.actor
-        if actor is None or not issubclass(cls, Behaviour):
+        if actor is None or not (isinstance(cls, type) and issubclass(cls, Behaviour)):
             raise UsageError(f"change_code: {cls!r} is not an actor class")
         old_class, old_blueprint, old_state = type(actor), process.blueprint, state_of(actor)
         try:
             actor.__class__ = cls
+        except TypeError as error:
+            raise UsageError(
+                f"{cls.__qualname__} does not fit a {old_class.__qualname__}: {error}; both need the same slots"
+            ) from error
+        try:
             process.blueprint, process.handlers = cls.blueprint, cls.blueprint.handlers
             result = actor.upgrade(old_version, extra)
             if isinstance(result, CoroutineType):
@@ -286,6 +327,8 @@ def change_code(
             process.blueprint, process.handlers = old_blueprint, old_blueprint.handlers
             _put_state(actor, state_of(actor), old_state)
             raise
+        if process.trap_exit == old_blueprint.trap_exit:
+            process.trap_exit = cls.blueprint.trap_exit
         if process.mailbox is not NO_MAIL and process.limit != -1:
             process.limit = cls.blueprint.mailbox_max
 
@@ -297,11 +340,11 @@ def change_code(
 
 def _ask(ref: object, operation: str, fn: Callable[[Process], T], timeout_s: float) -> Reply[T]:
     process = process_of(ref)
-    reply: Reply[T] = Reply(process, process.sched.mono_ns() + int(timeout_s * 1e9))
+    reply: Reply[T] = Notice(process, process.sched.mono_ns() + int(timeout_s * 1e9))
     if process.wake == DEAD:
         reply.fail(no_proc(process, operation))
     elif process is process.sched.current:
-        reply.resolve(fn(process))
+        process.system.signals["run"](process, fn, reply)
     else:
         process.system.signal(process, "run", (fn, reply))
     return reply

@@ -33,11 +33,33 @@ class TreeNode:
     queue: int
     restarts: int
     children: tuple[TreeNode, ...] = ()
+    hidden: int = 0
+    """Children that are not among `children`, because `places_max` was reached."""
 
 
-def tree(system: System, path: str = "/") -> TreeNode:
-    """The tree below `path`. Raises NoSuchChild when there is nothing there."""
-    return _node(list(_walk_to(system, path))[-1])
+def tree(system: System, path: str = "/", places_max: int | None = None) -> TreeNode:
+    """The tree below `path`, at most so many places of it, those near the top first.
+
+    Raises:
+        NoSuchChild: there is nothing at `path`.
+    """
+    top = list(_walk_to(system, path))[-1]
+    below: dict[str, list[_Place]] = {}
+    hidden: dict[str, int] = {}
+    left = None if places_max is None else places_max - 1
+    level = [top]
+    while level:
+        deeper: list[_Place] = []
+        for place in level:
+            children = place.children()
+            if left is not None:
+                hidden[place.path] = max(0, len(children) - left)
+                children = children[:left]
+                left -= len(children)
+            below[place.path] = children
+            deeper += children
+        level = deeper
+    return _node(top, below, hidden)
 
 
 def resolve(system: System, path: str) -> Process:
@@ -47,8 +69,9 @@ def resolve(system: System, path: str) -> Process:
         NoSuchChild: nothing is there, or it is not running; says what is there.
     """
     if path.startswith("<"):
-        serial = path.strip("<>").rpartition(".")[2]
-        process = system.table.get(int(serial)) if serial.isdigit() else None
+        node_and_boot, _, serial = path.strip("<>").rpartition(".")
+        here = node_and_boot == f"{system.name}.{system.boot}"
+        process = system.table.get(int(serial)) if here and serial.isdecimal() else None
         if process is None:
             raise NoSuchChild(f"no actor {path} runs on this node")
         return process
@@ -99,7 +122,8 @@ class _Place:
             process = kid.process if kid.process is not None and kid.process.alive else None
             path = f"{base.rstrip('/')}/{kid.spec.id}"
             supervises = bool(getattr(kid.spec.cls, "supervises", False))
-            places.append(_Place(path, kid.spec.id, process, kid.status, kid.restarts, kid.spec.kind, supervises))
+            status = "stopped" if kid.process is not None and process is None else kid.status
+            places.append(_Place(path, kid.spec.id, process, status, kid.restarts, kid.spec.kind, supervises))
         return places
 
 
@@ -107,21 +131,29 @@ def _walk_to(system: System, path: str) -> Iterator[_Place]:
     root = system.root
     if root is None:
         raise NoSuchChild("this node has no supervision tree")
-    place = _Place("/", "/", root, "running", 0, root.blueprint.kind, True)
+    process = root if root.alive else None
+    place = _Place("/", "/", process, "stopped", 0, root.blueprint.kind, True)
     yield place
     for part in [part for part in path.split("/") if part]:
-        children = place.children()
-        if place.process is root:
-            children += [mounted for child in children if child.mounts_at_root() for mounted in child.children()]
-        found = next((child for child in children if child.id == part), None)
-        if found is None:
-            known = ", ".join(child.id for child in children) or "nothing"
+        steps = _steps_from(place, place.process is root)
+        step = next((step for step in steps if step[-1].id == part), None)
+        if step is None:
+            known = ", ".join(step[-1].id for step in steps) or "nothing"
             raise NoSuchChild(f"there is no {part!r} below {place.path}; there is: {known}")
-        place = found
-        yield place
+        yield from step
+        place = step[-1]
 
 
-def _node(place: _Place) -> TreeNode:
+def _steps_from(place: _Place, is_root: bool) -> list[list[_Place]]:
+    """Where one part of a path may lead: to a child, or from the root through one that mounts its children there."""
+    children = place.children()
+    steps = [[child] for child in children]
+    if is_root:
+        steps += [[child, mounted] for child in children if child.mounts_at_root() for mounted in child.children()]
+    return steps
+
+
+def _node(place: _Place, below: dict[str, list[_Place]], hidden: dict[str, int]) -> TreeNode:
     process = place.process
     return TreeNode(
         path=place.path,
@@ -134,5 +166,6 @@ def _node(place: _Place) -> TreeNode:
         waits_for=waits_for(process) if process is not None else "",
         queue=queue_length(process) if process is not None else 0,
         restarts=place.restarts,
-        children=tuple(_node(child) for child in place.children()),
+        children=tuple(_node(child, below, hidden) for child in below[place.path]),
+        hidden=hidden.get(place.path, 0),
     )

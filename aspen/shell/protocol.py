@@ -4,6 +4,10 @@ A client sends `Request`s, each with a number of its own; the node answers each 
 then exactly one `Response` or `Failure` with that number. `Cancel` ends a request early: its answer is
 then a `Failure` of kind `cancelled`. Frames are `aspen.wire` messages, ordered within a connection; when the
 connection is lost, the node cancels what the client had in progress, and nothing else happens.
+
+The number 0 is about no request in particular. `Event(0, "ping")` comes every CONTROL_PING_S, so that a
+client can tell a long request from a node that is stuck; `Event(0, "notice")` is for the person. `Failure(0)` says
+that the node could not read a frame, or has ended the session: every request in progress has failed.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ class Event:
     id: int
     kind: str
     """`output` (data is text), `trace` (data is a TraceEvent as a dict), `dropped` (data is a count of
-    characters or events that were left out)."""
+    characters or events that were left out), `ping` (no data), `notice` (data is a sentence)."""
     data: Any
 
 
@@ -68,6 +72,10 @@ class Failure:
     """A traceback, for --debug and for the shell."""
 
 
+REQUEST_ID_MAX: Final = 2**53
+"""Requests are numbered from 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One operation of the control port, and who may ask for it."""
@@ -79,12 +87,16 @@ class Operation:
     """Its arguments and their types."""
     optional: frozenset[str] = field(default=frozenset())
     streams: bool = False
+    """Whether events come before the answer."""
+    changes: bool = True
+    """Whether it does more than look; the audit log tells the two apart."""
 
 
-def _op(
-    name: str, role: Role, args: Mapping[str, Any] | None = None, optional: str = "", streams: bool = False
-) -> Operation:
-    return Operation(name, role, args or {}, frozenset(optional.split()), streams)
+_Types = type | tuple[type, ...]
+
+
+def _op(name: str, role: Role, args: Mapping[str, _Types] | None = None, optional: str = "", **more: bool) -> Operation:
+    return Operation(name, role, args or {}, frozenset(optional.split()), **more)
 
 
 _NUMBER = (int, float)
@@ -92,30 +104,42 @@ _NUMBER = (int, float)
 OPERATIONS: Final[dict[str, Operation]] = {
     operation.name: operation
     for operation in (
-        # name, pid of the OS process, boot, Aspen's and Python's version, uptime_s, applications, actors
-        _op("info", Role.OPERATOR),
-        # the tree below a path, as nested dicts with the fields of aspen.otp.tree.TreeNode
-        _op("tree", Role.OPERATOR, {"path": str}, "path"),
+        # as NodeControl.info
+        _op("info", Role.OPERATOR, changes=False),
+        # the tree below a path, as nested dicts with the fields of aspen.otp.tree.TreeNode; `hidden` counts the
+        # children that were left out
+        _op("tree", Role.OPERATOR, {"path": str}, "path", changes=False),
+        # the actors with the longest queues: a list of dicts with path, pid, status, handler, waits_for, queue
+        _op("top", Role.OPERATOR, {"limit": int}, "limit", changes=False),
         # aspen.otp.sys.Status as a dict
-        _op("status", Role.OPERATOR, {"path": str}),
-        # {attribute: repr}, redacted by format_status, and the status fields
-        _op("state", Role.OPERATOR, {"path": str}),
-        # restarts the child at a path with its supervisor's strategy -> list of ids restarted
+        _op("status", Role.OPERATOR, {"path": str}, changes=False),
+        # the status fields, with `state` as {attribute: repr} of what format_status shows
+        _op("state", Role.OPERATOR, {"path": str}, changes=False),
+        # recent crash reports / dead letters, as lists of dicts, newest last
+        _op("crashes", Role.OPERATOR, changes=False),
+        _op("dead_letters", Role.OPERATOR, changes=False),
+        # restarts the child at a path with its supervisor's strategy -> list of paths restarted, in start order
         _op("restart", Role.OPERATOR, {"path": str}),
+        # -> the path of the actor
         _op("suspend", Role.OPERATOR, {"path": str}),
         _op("resume", Role.OPERATOR, {"path": str}),
         _op("kill", Role.OPERATOR, {"path": str}),
-        # Event(kind="trace") per event
-        _op("trace", Role.OPERATOR, {"path": str, "limit": int, "seconds": _NUMBER}, "limit seconds", True),
-        # recent crash reports / dead letters, as lists of dicts, newest last
-        _op("crashes", Role.OPERATOR),
-        _op("dead_letters", Role.OPERATOR),
+        # Event(kind="trace") per event -> their number
+        _op("trace", Role.OPERATOR, {"path": str, "limit": int, "seconds": _NUMBER}, "limit seconds", streams=True),
         # evaluates code in the client's own namespace on the node: Event(kind="output") as it prints;
-        # value is {"repr": str, "status": "ok"} or {"status": "incomplete"}; an exception is a Failure
+        # value is {"repr": str, "status": "ok"} or {"repr": "", "status": "incomplete"}; an exception is a Failure
         # of kind "failed" with the traceback in detail
         _op("eval", Role.ADMIN, {"code": str}, streams=True),
         # completion at the cursor -> {"start": int, "items": [{"text": str, "meta": str}]}
-        _op("complete", Role.ADMIN, {"text": str, "cursor": int}),
+        _op("complete", Role.ADMIN, {"text": str, "cursor": int}, changes=False),
+        # stops the node; `confirm` is its name
         _op("stop", Role.ADMIN, {"confirm": str}),
     )
 }
+
+
+def allows(role: Role, operation: Operation) -> bool:
+    """Whether a key of this role may ask for it. A peer node may do what an admin may: see `Role`."""
+    if role in (Role.ADMIN, Role.NODE):
+        return True
+    return role is Role.OPERATOR and operation.role is Role.OPERATOR

@@ -142,7 +142,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         events._set_running_loop(self)
         try:
             while wanted():
-                if not self._ready and not self._next_timers():
+                if self._heap and self._heap[0][0] <= self.clock.now_ns:
+                    self._next_timers()
+                elif not self._ready and not self._next_timers():
                     return
                 for _ in range(len(self._ready)):
                     handle = self._ready.popleft()

@@ -32,6 +32,9 @@ class VirtualOffload:
 
     process = thread
 
+    def close(self) -> None:
+        """Nothing to do."""
+
     @staticmethod
     def _finish(future: Any, fn: Callable[..., R], args: tuple[Any, ...]) -> None:
         if future.done():

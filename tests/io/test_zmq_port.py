@@ -196,26 +196,54 @@ def test_nothing_there(run: Run) -> None:
     run(main())
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def listener(serve: Serve) -> AsyncIterator[str]:
+    """A TCP server, and its address. At the end its connections are closed and their handlers have ended."""
+    handlers: list[asyncio.Task[Any] | None] = []
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.current_task())
+        try:
+            await serve(reader, writer)
+        finally:
+            await hang_up(writer)
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    try:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        running = [task for task in handlers if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
 def test_something_else_there(run: Run, greeting: bytes) -> None:
     async def main() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(10)
             writer.write(greeting)
-            if greeting:
-                writer.close()
-            else:
+            if not greeting:
                 await reader.read()
-                writer.close()
 
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        reason = "no Aspen node" if greeting else "does not answer within 0.3 s"
-        with pytest.raises(NotReachable, match=reason):
-            await ControlClient.connect(
-                address, SERVER.curve_public_z85, ANA.curve_secret_z85, timeout_s=5.0 if greeting else 0.3
-            )
-        server.close()
+        async with listener(answer) as address:
+            reason = "no Aspen node" if greeting else "does not answer within 0.3 s"
+            with pytest.raises(NotReachable, match=reason):
+                await ControlClient.connect(
+                    address, SERVER.curve_public_z85, ANA.curve_secret_z85, timeout_s=5.0 if greeting else 0.3
+                )
 
     run(main())
 
@@ -280,7 +308,7 @@ def test_junk_on_the_socket(run: Run, junk: bytes) -> None:
             with contextlib.suppress(OSError):  # It may have hung up by now.
                 writer.write_eof()
                 await reader.read()
-            writer.close()
+            await hang_up(writer)
             await served.check()
 
     run(main())
@@ -476,7 +504,6 @@ def test_a_node_that_falls_silent_is_noticed(run: Run, monkeypatch: pytest.Monke
 
     async def main() -> None:
         cut = asyncio.Event()
-        pumps: list[asyncio.Task[None]] = []
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             while data := await source.read(65_536):
@@ -486,21 +513,18 @@ def test_a_node_that_falls_silent_is_noticed(run: Run, monkeypatch: pytest.Monke
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             host, port = served.port.address.removeprefix("tcp://").split(":")
             upstream, upstream_writer = await asyncio.open_connection(host, int(port))
-            pumps.append(asyncio.ensure_future(pump(reader, upstream_writer)))
-            pumps.append(asyncio.ensure_future(pump(upstream, writer)))
+            try:
+                await asyncio.gather(pump(reader, upstream_writer), pump(upstream, writer))
+            finally:
+                await hang_up(upstream_writer)
 
-        async with node() as served:
-            server = await asyncio.start_server(relay, "127.0.0.1", 0)
-            address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with node() as served, listener(relay) as address:
             async with await ControlClient.connect(address, SERVER.curve_public_z85, ANA.curve_secret_z85) as client:
                 client.send(b"hello")
                 assert await client.recv() == b"re:hello"
                 cut.set()
                 with pytest.raises(NotReachable, match="is lost"):
                     await client.recv()
-            server.close()
-            for task in pumps:
-                task.cancel()
 
     run(main())
 

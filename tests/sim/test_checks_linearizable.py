@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sim_histories import VISIBLE, brute_force, generate
 
 from aspen.sim.checks import check_linearizable
 from aspen.sim.checks.linearizable import groups_by_key
 from aspen.sim.history import Operation
+from tests.sim.histories import VISIBLE, brute_force, generate
 
 
 @pytest.mark.parametrize("seed", range(100))

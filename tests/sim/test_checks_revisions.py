@@ -7,11 +7,11 @@ import time
 from dataclasses import replace
 
 import pytest
-from sim_histories import MUTATIONS, generate
 
 from aspen.errors import HistoryError
 from aspen.sim.checks import KvModel, check_revisions
 from aspen.sim.history import Committed, History, Operation
+from tests.sim.histories import MUTATIONS, generate
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sim_histories import generate
 
 from aspen.errors import HistoryError
 from aspen.sim.checks import check_linearizable, check_revisions
 from aspen.sim.history import Committed, History, Operation, Recorder, read_history
+from tests.sim.histories import generate
 
 
 def test_a_recorder_notes_what_clients_ask_and_are_told() -> None:

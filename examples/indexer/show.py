@@ -1,0 +1,249 @@
+"""The terminal: a progress bar, an account of what happened, and queries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.patch_stdout import patch_stdout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from aspen import CallError, Ref, UsageError, offload, pid_of, whereis
+from aspen.actor import system_of_loop
+from examples.indexer import coordinator
+from examples.indexer.coordinator import Coordinator
+from examples.indexer.index import IndexStore, Size
+from examples.indexer.names import COORDINATOR, INDEX
+from examples.indexer.text import Comparison, Hit, sequential
+
+LOOK_EVERY_S: Final = 0.1
+UNANSWERED_MAX: Final = 100
+"""Questions in a row that the coordinator may leave unanswered, as while it is restarted, before the show ends."""
+BEGINNINGS_MAX: Final = 10
+"""How often the account may begin again."""
+HITS_SHOWN: Final = 10
+
+
+async def show(env: Mapping[str, Any], root: str) -> int:
+    """The foreground part of the indexer; returns the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+    on_terminal = sys.stdin.isatty() and console.is_terminal
+    console.print(f"Indexing the text files below {root}")
+    verdict = await account(console, env, root)
+    if env["query"]:
+        await answer(console, env["query"])
+    elif on_terminal and env["prompt"]:
+        next_steps(console, stays=True)
+        await queries(console)
+    elif verdict is not None:
+        next_steps(console, stays=False)
+    return 0 if verdict is None or verdict.same else 1
+
+
+# -- progress ---------------------------------------------------------------------------------------------
+
+
+async def follow(console: Console) -> coordinator.Progress:
+    """Shows the progress until all is done."""
+    bar = Progress(
+        TextColumn("indexing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        auto_refresh=False,  # Drawn at each look, not by a thread.
+        disable=not console.is_terminal,
+    )
+    unanswered = 0
+    with bar:
+        task = bar.add_task("indexing", total=None, note="")
+        while True:
+            try:
+                now = await _coordinator().progress()
+                unanswered = 0
+            except CallError:
+                unanswered += 1
+                if unanswered > UNANSWERED_MAX:
+                    raise
+            else:
+                note = f"{now.crashed} crashes survived" if now.crashed else ""
+                bar.update(task, completed=now.settled, total=now.found or None, note=note, refresh=True)
+                if now.done:
+                    return now
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+# -- the reference ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the index compares with the sequential reference."""
+
+    different: int
+    """Postings, a word in a file, that the reference has otherwise."""
+    lost: int
+    """Postings that only the reference has."""
+    skipped_alike: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether it is exactly the reference."""
+        return not self.different and not self.lost and self.skipped_alike
+
+
+async def verify(root: str, final: coordinator.Progress) -> Verdict:
+    """Computes the sequential reference and compares the index with it, posting by posting."""
+    reference, skipped = await offload(sequential, root)
+    comparison = Comparison(reference)
+    place: tuple[int, int] | None = (0, 0)
+    while place is not None:
+        page = await _index().page(*place)
+        comparison.take(page.postings)
+        place = page.next
+        await asyncio.sleep(0)  # The node has other work too.
+    return Verdict(comparison.different, comparison.lost(), skipped == final.skipped)
+
+
+# -- the account ------------------------------------------------------------------------------------------
+
+
+async def account(console: Console, env: Mapping[str, Any], root: str) -> Verdict | None:
+    """Waits for the end and says what was done, what was survived, and whether the result is right, if that is asked.
+
+    When somebody restarts the index or the coordinator meanwhile, the work begins again, and so does the account.
+
+    Raises:
+        CallError: that happened again and again.
+    """
+    for beginning in range(1, BEGINNINGS_MAX + 1):
+        final = await follow(console)
+        begun = pid_of(_index()), pid_of(_coordinator())
+        verdict = None
+        try:
+            if env["verify"] or env["chaos_s"]:
+                console.print("Computing the sequential reference, one file after the other")
+                verdict = await verify(root, final)
+            size = await _index().size()
+            # Once more: a worker that died last may only now have been replaced.
+            final = await _coordinator().progress()
+        except CallError:
+            if beginning == BEGINNINGS_MAX:
+                raise
+        else:
+            if begun == (pid_of(_index()), pid_of(_coordinator())) or beginning == BEGINNINGS_MAX:
+                break
+        console.print("The index was restarted; once more")
+    console.print(f"  files     {size.files:,} indexed{_skips(final.skipped)}")
+    console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
+    console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers")
+    if env["chaos_s"]:
+        console.print(
+            f"  crashes   {final.crashed} survived ({final.crashes.get('killed', 0)} killed, "
+            f"{final.crashes.get('raised', 0)} raised), {final.taken_back} files taken back"
+        )
+        console.print(f"  restarts  {final.started - env['workers']}")
+    if verdict is not None:
+        console.print(f"  result    {_verdict(verdict, size)}")
+    return verdict
+
+
+def _skips(skipped: Mapping[str, int]) -> str:
+    if not skipped:
+        return ""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items(), key=lambda item: -item[1]))
+    return f", {sum(skipped.values()):,} skipped ({reasons})"
+
+
+def _verdict(verdict: Verdict, size: Size) -> str:
+    if verdict.same:
+        return "[green]exactly that of the sequential reference[/]"
+    if not size.files:
+        return "[red]NOT that of the sequential reference: the index is empty[/]"
+    if verdict.different or verdict.lost:
+        return (
+            f"[red]NOT that of the sequential reference: {verdict.different:,} entries differ, "
+            f"{verdict.lost:,} are missing[/]"
+        )
+    return "[red]NOT that of the sequential reference: other files were skipped; did they change meanwhile?[/]"
+
+
+def next_steps(console: Console, *, stays: bool) -> None:
+    """Says what to type next."""
+    node = system_of_loop().name
+    if stays:
+        console.print("\nThe node stays up until Ctrl-D. From another terminal, in this folder:")
+    else:
+        console.print("\nOn a terminal the node stays up. Then, from another one, in this folder:")
+    aspen = _command()
+    for words, what in (
+        (f"attach {node}", "a Python prompt inside it"),
+        (f"tree {node}", "its supervision tree"),
+        (f"restart {node} /indexer/workers", "new workers, while it runs"),
+    ):
+        console.print(f"  {aspen} {words:<{len(node) + 25}}  {what}")
+
+
+def _command() -> str:
+    """What to type for `aspen`: as this node was started, when the shell would not find it otherwise."""
+    program = sys.argv[0]
+    return program if os.path.basename(program) == "aspen" and shutil.which("aspen") is None else "aspen"
+
+
+# -- queries ----------------------------------------------------------------------------------------------
+
+
+async def queries(console: Console) -> None:
+    """Takes queries until Ctrl-D or Ctrl-C."""
+    console.print("\nWords to look for, all of them in one file; Ctrl-D ends.")
+    session: PromptSession[str] = PromptSession()
+    while True:
+        try:
+            with patch_stdout(raw=True):
+                words = await session.prompt_async("search> ", handle_sigint=False)
+        except (EOFError, KeyboardInterrupt):
+            return
+        if words.strip():
+            await answer(console, words)
+
+
+async def answer(console: Console, words: str) -> None:
+    """Prints the best files for a query."""
+    try:
+        hits = await _index().search(words, HITS_SHOWN)
+        now = await _coordinator().progress()
+    except UsageError as error:
+        console.print(str(error), markup=False)
+        return
+    except CallError as error:
+        console.print(f"no answer, the index is being restarted; try again ({error})", markup=False)
+        return
+    if not now.done:
+        console.print(f"(still building: {now.settled:,} of {now.found:,} files so far)")
+    for hit in hits:
+        console.print(_line(hit), markup=False)
+    if not hits:
+        console.print("no file has all of these words", markup=False)
+
+
+def _line(hit: Hit) -> str:
+    counts = ", ".join(f"{word} {count}" for word, count in hit.counts.items())
+    return f"{hit.score:7.2f}  {hit.file}  ({counts})"
+
+
+def _coordinator() -> Ref[Coordinator]:
+    return whereis(Coordinator, COORDINATOR)
+
+
+def _index() -> Ref[IndexStore]:
+    return whereis(IndexStore, INDEX)

@@ -1,0 +1,143 @@
+"""The demo as people see it: real nodes, from a pipe and on a terminal, with commands from a second one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 60.0
+pytestmark = pytest.mark.slow
+ASPEN = (sys.executable, "-m", "aspen")
+INDEXER = ("run", "examples.indexer:Indexer", "--name", "demo")
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "ASPEN_CONFIG_DIR": str(tmp_path / "config"),
+        "ASPEN_LOG_FILE": str(tmp_path / "log"),
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        "TERM": "xterm",
+        "PROMPT_TOOLKIT_NO_CPR": "1",  # This terminal does not say where its cursor is.
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Enough text for a second's work, or so."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    text = "\n".join(f"def word{'abcdefghij'[n % 10] * (n % 13)}(thing): return thing" for n in range(20_000))
+    for n in range(40):
+        (sources / f"file{n}.py").write_text(f"{text}\nnumber{'xyz'[n % 3]}\n")
+    (sources / "needle.py").write_text("the needle in the haystack")
+    return sources
+
+
+def aspen(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ASPEN, *words],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def test_without_a_terminal_it_ends_by_itself(environ: dict[str, str], folder: Path) -> None:
+    ended = aspen(environ, *INDEXER, "--", str(folder), "--chaos")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "41 indexed" in ended.stdout
+    assert "exactly that of the sequential reference" in ended.stdout
+    crashed, restarts = re.search(r"crashes +(\d+) survived.*restarts +(\d+)", ended.stdout, re.DOTALL).groups()
+    assert crashed == restarts
+    assert int(crashed) > 0
+    assert not ended.stderr
+
+
+def test_a_query_ends_too(environ: dict[str, str], folder: Path) -> None:
+    ended = aspen(environ, *INDEXER, "--", str(folder), "--query", "Haystack NEEDLE")
+    assert ended.returncode == 0
+    assert "needle.py  (haystack 1, needle 1)" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("/no/such/folder",), "there is no folder '/no/such/folder'"),
+        (("setup.cfg",), "'setup.cfg' is not a folder"),
+        (("--workers", "99"), "workers = 99: use 1 to 16"),
+        (("--quiery", "x"), "did you mean --query?"),
+        (("--query", "12"), "no word to look for"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(environ: dict[str, str], words: tuple[str, ...], says: str) -> None:
+    ended = aspen(environ, *INDEXER, "--", *words)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture
+def terminal(environ: dict[str, str], folder: Path) -> Iterator[pexpect.spawn]:
+    """A terminal in which the demo runs."""
+    program, *words = (*ASPEN, *INDEXER, "--", str(folder), "--chaos")
+    child = pexpect.spawn(
+        program, words, env=environ, cwd=str(ROOT), encoding="utf-8", timeout=LIMIT_S, dimensions=(40, 200)
+    )
+    yield child
+    child.close(force=True)
+
+
+def test_on_a_terminal_it_stays_to_be_looked_at(terminal: pexpect.spawn, environ: dict[str, str]) -> None:
+    terminal.expect("exactly that of the sequential reference")
+    terminal.expect("aspen restart demo /indexer/workers")
+    terminal.expect("search>")
+    shown = aspen(environ, "tree", "demo", "/indexer")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"coordinator.*workers.*worker-1.*worker-4.*chaos", shown.stdout, re.DOTALL)
+    restarted = aspen(environ, "restart", "demo", "/indexer/workers")
+    assert restarted.returncode == 0, restarted.stderr
+    assert "/indexer/workers" in restarted.stdout
+    terminal.send("haystack needle\r")
+    terminal.expect(r"needle\.py")
+    terminal.expect("search>")
+    terminal.send("?\r")
+    terminal.expect("no word to look for")
+    terminal.expect("search>")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+def test_killed_parts_come_back_under_the_prompt(terminal: pexpect.spawn, environ: dict[str, str]) -> None:
+    terminal.expect("search>")
+    killed = aspen(environ, "kill", "demo", "/indexer/index")
+    assert killed.returncode == 0, killed.stderr
+    for _ in range(100):
+        terminal.send("haystack needle\r")
+        if terminal.expect([r"needle\.py  ", "no file has all|no answer"]) == 0:
+            break
+        terminal.expect("search>")
+    else:
+        raise AssertionError("the index was not built again")
+    terminal.expect("search>")
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0

@@ -1,0 +1,81 @@
+"""Settings: where they come from, which wins, and what is refused with which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aspen.errors import ConfigError
+from aspen.node.config import NodeConfig, check_settings, parse_setting, read_config
+
+
+def test_defaults() -> None:
+    assert read_config() == NodeConfig()
+
+
+def test_each_source_overrides_the_one_before() -> None:
+    text = '[node]\nname = "file"\naddress = "tcp://127.0.0.1:1"\n[log]\nlevel = "debug"\n[apps.shop]\nrate = 1\n'
+    environ = {"ASPEN_NODE_NAME": "environment", "ASPEN_LOG_LEVEL": "error", "ASPEN_APPS_SHOP_RATE": "2", "PATH": "/"}
+    config = read_config(text, environ=environ, flags={"node.name": "flag", "log.format": None})
+    assert (config.name, config.address, config.log_level) == ("flag", "tcp://127.0.0.1:1", "error")
+    assert config.apps == {"shop": {"rate": 2}}
+    assert config.sources["node.name"] == "the command line"
+    assert config.sources["log.level"] == "$ASPEN_LOG_LEVEL"
+    assert config.sources["node.address"] == "aspen.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "flags", "words"),
+    [
+        ('[node]\nnmae = "x"', {}, {}, ["aspen.toml", "[node]", "'nmae'", "did you mean 'name'?"]),
+        ("[nodes]\n", {}, {}, ["aspen.toml", "[nodes]", "did you mean 'node'?"]),
+        ("node = 1", {}, {}, ["write [node]"]),
+        ("[node", {}, {}, ["aspen.toml is not TOML"]),
+        ("[node]\nname = 1", {}, {}, ["node.name is 1", "text in quotes"]),
+        ('[node]\nname = "a b"', {}, {}, ["'a b'", "letters, digits"]),
+        ('[log]\nlevel = "loud"', {}, {}, ["'loud'", "debug, info, warning"]),
+        ('[node]\nroot = "nothing"', {}, {}, ["module:Class"]),
+        ("[node]\nstrict_messages = 1", {}, {}, ["true or false"]),
+        ("[apps]\nshop = 1", {}, {}, ["write [apps.shop]"]),
+        (None, {"ASPEN_NODE_NAM": "x"}, {}, ["$ASPEN_NODE_NAM", "did you mean 'name'?"]),
+        (None, {"ASPEN_NODE_STRICT_MESSAGES": "yes"}, {}, ["true or false"]),
+        (None, {}, {"log.levle": "info"}, ["the command line", "did you mean 'level'?"]),
+    ],
+)
+def test_a_bad_setting_is_named_with_the_remedy(
+    text: str | None, environ: dict[str, str], flags: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(text, environ=environ, flags=flags)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_other_variables_of_the_environment_are_not_ours() -> None:
+    assert read_config(environ={"ASPEN_CONFIG_DIR": "/x", "ASPENS": "y", "ASPEN_": "z"}) == NodeConfig()
+
+
+def test_settings_of_an_application_are_checked_against_its_defaults() -> None:
+    known = {"workers": 4, "rate": 1.0, "path": "", "fast": False, "any": None}
+    config = read_config(flags={"apps.x.workers": 8, "apps.x.rate": 2, "apps.x.any": [1]})
+    assert check_settings("x", known, config) == {"workers": 8, "rate": 2.0, "any": [1]}
+    assert isinstance(check_settings("x", known, config)["rate"], float)
+    for key, value, word in [
+        ("workres", 1, "did you mean 'workers'?"),
+        ("workers", "8", "must be of type int"),
+        ("workers", True, "must be of type int"),
+        ("fast", 1, "must be of type bool"),
+        ("path", 3, "must be of type str"),
+    ]:
+        with pytest.raises(ConfigError, match=word.replace("?", r"\?")) as caught:
+            check_settings("x", known, read_config(flags={f"apps.x.{key}": value}))
+        assert "the command line: apps.x." in str(caught.value)
+
+
+def test_a_setting_on_the_command_line_is_a_toml_value_or_text() -> None:
+    assert parse_setting("shop.rate=2.5") == ("apps.shop.rate", 2.5)
+    assert parse_setting("shop.path=/tmp/a=b") == ("apps.shop.path", "/tmp/a=b")
+    for wrong in ("shop", "shop.rate", "rate=1", "a.b.c=1"):
+        with pytest.raises(ConfigError, match=r"APP\.SETTING=VALUE"):
+            parse_setting(wrong)

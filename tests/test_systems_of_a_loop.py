@@ -1,0 +1,17 @@
+"""One loop may run one node after another."""
+
+from __future__ import annotations
+
+from aspen.actor import System, system_of_loop
+from aspen.sim import World
+
+
+def test_the_latest_system_of_a_loop_is_its_system(world: World) -> None:
+    async def main() -> None:
+        first = System("first", world.ports("first"))
+        assert system_of_loop() is first
+        first.close()
+        second = System("second", world.ports("second"))
+        assert system_of_loop() is second
+
+    world.run(main())
