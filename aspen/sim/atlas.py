@@ -19,7 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from aspen import limits
-from aspen.sim.plans import Damage, Episode, Phases, Plan, mode_of
+from aspen.sim.faults import Damage, mode_of
+from aspen.sim.plans import Episode, Phases, Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aspen.sim.events import Event
-from aspen.sim.plans import ENVIRONMENT_CLASSES, KINDS, Plan
+from aspen.sim.faults import ENVIRONMENT_CLASSES, KINDS
+from aspen.sim.plans import Plan
 
 EVERY_FAULT: Final = tuple(f"{kind}.{mode}" for kind, modes in KINDS.items() for mode in modes) + ENVIRONMENT_CLASSES
 """All that a plan can make go wrong, buggify sites apart."""

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from aspen import limits
-from aspen.sim.plans import MILLION, Fired, Plan, Site
+from aspen.sim.faults import MILLION
+from aspen.sim.plans import Fired, Plan, Site
 from aspen.traits import Random, RandomStream
 
 SITE_ON_PPM: Final = 250_000

@@ -17,18 +17,14 @@ from aspen.errors import PlanError
 from aspen.sim.atlas import admit
 from aspen.sim.clock import VirtualRandom
 from aspen.sim.dice import SITE_FIRE_PPM, SITE_ON_PPM
+from aspen.sim.faults import FAULT_CLASSES, KINDS, MILLION, SECOND_NS, Mode
 from aspen.sim.plans import (
     CLUSTER_SIZES,
-    FAULT_CLASSES,
-    KINDS,
-    MILLION,
-    SECOND_NS,
     SEED_MAX,
     Buggify,
     Disks,
     Environment,
     Episode,
-    Mode,
     Network,
     NodeClock,
     Phases,

@@ -19,6 +19,7 @@ from aspen import limits
 from aspen.errors import UsageError
 from aspen.sim.atlas import admit
 from aspen.sim.checks.violation import Signature
+from aspen.sim.faults import mode_of
 from aspen.sim.plans import (
     CLUSTER_SIZES,
     Buggify,
@@ -30,7 +31,6 @@ from aspen.sim.plans import (
     Plan,
     Resources,
     Site,
-    mode_of,
     node_names,
 )
 

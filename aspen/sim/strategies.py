@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 
 from aspen.sim.atlas import admit
 from aspen.sim.drawing import RESOURCE_DRAWS
+from aspen.sim.faults import KINDS, MILLION, SECOND_NS
 from aspen.sim.plans import (
     CLUSTER_SIZES,
-    KINDS,
-    MILLION,
-    SECOND_NS,
     SEED_MAX,
     Buggify,
     Disks,

@@ -11,7 +11,8 @@ from aspen.limits import DISK_REPAIR_NS
 from aspen.sim import strategies
 from aspen.sim.atlas import Ledger, admit, damage_end_ns, in_force
 from aspen.sim.drawing import draw_plan
-from aspen.sim.plans import SECOND_NS, Environment, Episode, Phases, Plan, mode_of
+from aspen.sim.faults import SECOND_NS, mode_of
+from aspen.sim.plans import Environment, Episode, Phases, Plan
 
 
 def crash(number: int, start_s: float, duration_s: float, *targets: str) -> Episode:

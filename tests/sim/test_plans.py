@@ -20,10 +20,9 @@ from aspen.sim.clock import VirtualRandom
 from aspen.sim.coverage import EVERY_FAULT
 from aspen.sim.dice import Dice
 from aspen.sim.drawing import FULL, Draw, draw_plan, spread, swizzled
+from aspen.sim.faults import FAULT_CLASSES, KINDS
 from aspen.sim.plans import (
     CLUSTER_SIZES,
-    FAULT_CLASSES,
-    KINDS,
     Buggify,
     Environment,
     Episode,
