@@ -11,6 +11,7 @@ The world, which knows nothing of actors:
     buggify   places that go wrong on purpose
     trace     what happened, as one hash; and where two runs part
     tripwire  what catches code that reaches for the real world; module_state, what catches globals
+    spin      what ends a step that does not end
     perturb   makes a second process different; lint sees in the source what it can
 
 What runs in it:

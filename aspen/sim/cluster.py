@@ -24,7 +24,8 @@ one; so does it between a node and the scenario, so a crash may come between any
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -38,6 +39,7 @@ from aspen.sim.loop import VirtualLoop
 from aspen.sim.module_state import ModuleState
 from aspen.sim.network import NetworkTiming, SimNetwork
 from aspen.sim.node import PAUSED, Main, SimNode
+from aspen.sim.spin import STEP_CPU_S_MAX, SpinGuard
 from aspen.sim.trace import Trace, plain_forms
 from aspen.sim.tripwire import Tripwires
 
@@ -60,6 +62,7 @@ class Cluster:
         tripwires: bool = True,
         module_state: bool = True,
         gc_every_steps: int = GC_EVERY_STEPS,
+        step_cpu_s_max: float = STEP_CPU_S_MAX,
     ) -> None:
         """`nodes` is their names, or how many: `n1`, `n2`, ... `sites` says which buggify sites are on; the others are
         drawn. `trace` is one that records, if you want that. `tripwires` and `module_state` say whether code that
@@ -69,6 +72,7 @@ class Cluster:
             raise UsageError(f"a cluster of {names}: name one node or more, each once")
         self.seed = seed
         self.strict_messages = strict_messages
+        self.step_cpu_s_max = step_cpu_s_max
         self.random = VirtualRandom(seed, "cluster")
         self.engine = Engine(seed, steps_max=steps_max, collect_garbage=True)
         self.engine.escapes_end_it = True
@@ -201,10 +205,12 @@ class Cluster:
             self.loop.run_for(seconds)
         self.engine.raise_escapes()
 
-    def _running(self) -> Any:
+    @contextmanager
+    def _running(self) -> Iterator[None]:
         if not self._open:
             raise UsageError("this cluster is closed")
-        return self._tripwires if self._tripwires is not None else _Nothing()
+        with SpinGuard(self.engine, self.step_cpu_s_max), self._tripwires or nullcontext():
+            yield
 
     @property
     def ghosts(self) -> list[str]:
@@ -238,14 +244,6 @@ class Cluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        """Nothing to do."""
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to do."""
 
 
 def _plain_ref(ref: ActorRef) -> object:

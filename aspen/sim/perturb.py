@@ -1,8 +1,8 @@
 """`perturb`: makes a process different where no right program can tell.
 
 The second run of a seed happens in another process, with another PYTHONHASHSEED, after `perturb(key)`, and with its
-garbage collected at other steps (`Cluster(gc_every_steps=...)`): what depends on addresses, on hashes or on the collector
-then goes another way, and the two traces part.
+garbage collected at other steps (`Cluster(gc_every_steps=...)`): what depends on addresses, on hashes or on the
+collector then goes another way, and the two traces part.
 """
 
 from __future__ import annotations

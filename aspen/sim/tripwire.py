@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -101,9 +102,13 @@ FORBIDDEN: Final[tuple[tuple[ModuleType | type, str, tuple[str, ...], str], ...]
     (socket, "socket", ("gethostname", "getfqdn"), _MACHINE),
     (platform, "platform", ("node", "uname"), _MACHINE),
     (os, "os", ("getpid", "getppid", "getenv", "cpu_count", "getloadavg", "uname"), _MACHINE),
+    (signal, "signal", ("signal", "alarm", "setitimer"), "Application.prep_stop and stop"),
     (type(os.environ), "os.environ", ("__getitem__", "__iter__", "__len__"), _MACHINE),
 )
 """What may not be called, as (holder, its name, attributes, what to use instead)."""
+
+_GIVEN: Final = {"localtime": 1, "gmtime": 1, "ctime": 1, "strftime": 2}
+"""With so many arguments they read no clock."""
 
 ALLOWED: Final = frozenset(
     {
@@ -180,9 +185,11 @@ class Tripwires(AbstractContextManager[None]):
     # -- springing --------------------------------------------------------------------------------------
 
     def _trap(self, real: Any, label: str, instead: str) -> Any:
+        given = _GIVEN.get(label.removeprefix("time."), sys.maxsize)
+
         def trap(*args: Any, **kwargs: Any) -> Any:
             frame = sys._getframe(1)
-            if _root(frame) in ALLOWED or (who := culprit(frame)) is None:
+            if len(args) >= given or _root(frame) in ALLOWED or (who := culprit(frame)) is None:
                 return real(*args, **kwargs)
             return self.spring(label, instead, who)
 

@@ -395,6 +395,25 @@ def test_a_run_that_never_ends_names_the_actor() -> None:
             cluster.run_for(10)
 
 
+def test_a_step_that_never_ends_names_the_line() -> None:
+    class Stuck(Actor):
+        @cast
+        def think(self) -> None:
+            while True:
+                pass
+
+    async def main() -> None:
+        (await start(Stuck)).think()
+        await asyncio.sleep(100)
+
+    with Cluster(1, ["a"], step_cpu_s_max=0.1) as cluster:
+        cluster.boot("a", lambda node: main())
+        with pytest.raises(
+            EscapedSimulation, match=r"test_cluster.py:\d+ in .*Stuck.think: a single step of a, <.*Stuck 1>"
+        ):
+            cluster.run_for(10)
+
+
 def test_misuse_is_refused_with_the_remedy() -> None:
     with pytest.raises(UsageError, match="each once"):
         Cluster(1, ["a", "a"])

@@ -26,7 +26,7 @@ def run_in(python: str, hash_seed: str) -> dict[str, str]:
 
 
 def other_pythons() -> dict[str, str]:
-    """Interpreters by version: those of the environment variable ASPEN_PYTHONS, separated by colons, and on the path."""
+    """Interpreters by version: those that ASPEN_PYTHONS names, separated by colons, and those on the path."""
     given = [path for path in os.environ.get("ASPEN_PYTHONS", "").split(":") if path]
     found: dict[str, str] = {}
     for python in [*given, *filter(None, map(shutil.which, ("python3.11", "python3.12", "python3.13")))]:
@@ -49,7 +49,7 @@ def test_the_same_in_processes_with_other_hash_seeds() -> None:
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_same_on_every_python(version: str) -> None:
-    if version == "%d.%d" % sys.version_info[:2]:
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         python = sys.executable
     else:
         found = other_pythons().get(version)

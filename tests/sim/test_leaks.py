@@ -183,10 +183,13 @@ def test_tripwires_leave_no_trace_and_spare_the_library() -> None:
 
 def test_names_imported_by_a_program_are_found_and_put_back() -> None:
     program = types.ModuleType("some_program")
-    exec(
-        "from time import time as now\nfrom datetime import datetime\ndef f(): return now()\ndef g(): return datetime.now()",
-        program.__dict__,
+    source = (
+        "from time import time as now\n"
+        "from datetime import datetime\n"
+        "def f(): return now()\n"
+        "def g(): return datetime.now()\n"
     )
+    exec(source, program.__dict__)
     sys.modules["some_program"] = program
     real = program.now
     try:
