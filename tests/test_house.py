@@ -63,6 +63,10 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/sim/clock.py": ({"random"}, "the virtual world's seeded streams are made of it"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
+    "aspen/shell/prompt.py": (
+        {"pathlib", "signal", "add_signal_handler"},
+        "the line editor of `aspen attach`, in the client's process: its history file, and Ctrl-C",
+    ),
     "aspen/cli/": (
         {"pathlib", "polling"},
         "the command line is the edge: it takes paths as arguments, and a remote node can only be asked over and over",
@@ -162,6 +166,8 @@ def too_long(path: str, source: str) -> Iterator[str]:
 
 
 SLEEPS_ALLOWED: dict[str, str] = {
+    "tests/actor/test_asyncio.py": "runs on real loops too; what it sleeps for is cancelled within 20 ms",
+    "tests/shell/test_shell_over_zmq.py": "a node behind real sockets that starts or stops can only be asked again",
     "tests/actor/test_watchdog.py": "its handler must hold a real loop, for a third of a second",
     "tests/actor/test_offload.py": "real threads and processes are kept busy; nothing waits for them to finish",
     "tests/cli/sick.py": "an application with a handler that blocks, for the watchdog of a real node to name",

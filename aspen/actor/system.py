@@ -271,7 +271,8 @@ class System(Bonds):
         if isinstance(error, Stop):
             if reply is not None:
                 reply.fail(ActorFailed(f"{process.path} stopped: {describe_reason(error.reason)}", error.reason))
-            self._report(process, error.reason, message)
+            if name != STOP:  # which others ask for: no fault of its own
+                self._report(process, error.reason, message)
             self.end(process, error.reason, terminate=True)
             return
         if reply is not None:
@@ -286,10 +287,8 @@ class System(Bonds):
         self.end(process, error, terminate=True)
 
     def stopped(self, process: Process, message: Message) -> None:
-        """Ends a process as `message` orders, a stop without a reply."""
-        reason = message[1][0]
-        self._report(process, reason, message)
-        self.end(process, reason, terminate=True)
+        """Ends a process as `message` orders, a stop without a reply. Others ask for it: no crash, so no report."""
+        self.end(process, message[1][0], terminate=True)
 
     def handler_ended(self, process: Process, task: HandlerTask, error: BaseException | None) -> None:
         """An async handler has ended, by `error` or in order."""

@@ -17,12 +17,13 @@ async def attach(settings: Settings, node: str) -> int:
     NODE is the name of a node on this machine (`aspen nodes`), or ID@tcp://HOST:PORT. Ctrl-C interrupts the evaluation,
     Ctrl-D detaches; neither harms the node. With standard input from a file or a pipe, its lines are evaluated.
     """
+    from aspen.io.terminal import history_file, interrupted_by
     from aspen.shell.prompt import attach as attach_prompt  # only this command needs the line editor
 
     async with connected(settings, node) as client:
         name = (await client.request("info"))["name"]
-        history = settings.directory / "history"
-        return await attach_prompt(client, name, history_path=str(history))
+        history = history_file(str(settings.directory / "history"))
+        return await attach_prompt(client, name, history_path=history, interrupted_by=interrupted_by)
 
 
 def add_to(group: click.Group) -> None:

@@ -5,6 +5,7 @@ loop        the asyncio event loop
 offload     threads and processes for blocking work
 watchdog    names the handler that holds the loop
 keys        identity and trust files
+terminal    Ctrl-C and the history file of a command at a terminal
 zmq_port    the encrypted port of a node, and its client
 """
 

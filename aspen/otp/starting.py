@@ -103,16 +103,15 @@ def child(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> Child[A]:
 
 
 async def start(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
-    """Starts an actor and returns a ref to it, once `__init__` and `init` have returned. Linked to nobody.
+    """Starts an actor and returns a ref to it, once `__init__` and `init` have returned. Linked to nobody. When the
+    caller is cancelled first, by a timeout perhaps, the actor is ended.
 
     Raises:
         StartFailed: `__init__` or `init` raised; that is the cause.
         Ignore: it asked not to run.
     """
     process = system_of_loop().spawn(cast(type[Behaviour], cls), args, kwargs or None)
-    if process.starting is not None:
-        return cast(A, await process.starting)
-    return cast(A, make_ref(process))
+    return cast(A, make_ref(process) if process.starting is None else await _ready(process))
 
 
 async def start_link(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
@@ -141,13 +140,16 @@ async def start_in(system: System, spec: Child[Any], parent: Process | None, lab
     """Starts `spec` in `system`, linked to `parent` if there is one, and waits until it is ready. Who stops
     waiting ends it."""
     process = spawn_in(system, spec, parent, label)
-    if process.starting is not None:
-        try:
-            return await process.starting
-        except (CancelledError, GeneratorExit):
-            system.exit(None, process, KILL)
-            raise
-    return make_ref(process)
+    return make_ref(process) if process.starting is None else await _ready(process)
+
+
+async def _ready(process: Process) -> Any:
+    """Waits until a process that starts is ready. Who stops waiting ends it: nobody else knows of it."""
+    try:
+        return await cast("Reply[Any]", process.starting)
+    except (CancelledError, GeneratorExit):
+        process.system.exit(None, process, KILL)
+        raise
 
 
 def spawn_in(system: System, spec: Child[Any], parent: Process | None, label: str | None = None) -> Process:

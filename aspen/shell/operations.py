@@ -226,7 +226,7 @@ def restart_now(system: System, path: str) -> Action[list[str]]:
     if "restart_subtree" not in process.blueprint.specs:
         raise UsageError(f"{process.path} does not restart its children; restart it instead, or ask for them again")
     reply = supervisor.restart_subtree(id)
-    base = process.path.rstrip("/")
+    base = "" if getattr(process.actor, "mounts_at_root", False) else process.path.rstrip("/")
 
     async def wait() -> list[str]:
         try:

@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TextIO
 
 from aspen.errors import AccessDenied, AspenError, NotReachable, RemoteFailure
@@ -36,19 +34,29 @@ _LEAVING: Final = frozenset({"exit", "exit()", "quit", "quit()"})
 _CONTINUES: Final = re.compile(r"(else|elif|except|finally)\b")
 
 
+InterruptedBy = Callable[[Callable[[], object]], AbstractContextManager[None]]
+"""Has Ctrl-C call a function while its context is open: `aspen.io.terminal.interrupted_by`."""
+
+
+def _uninterrupted(handler: Callable[[], object]) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 async def attach(
     client: NodeClient,
     node_name: str,
     *,
     history_path: str | None = None,
+    interrupted_by: InterruptedBy = _uninterrupted,
     stdin: TextIO | None = None,
     stdout: TextIO | None = None,
 ) -> int:
     """Runs the prompt until the person leaves; returns the exit code for the command.
 
-    Needs the role `admin`. The history file is made when it is not there, readable by its owner only.
+    Needs the role `admin`. `history_path` names a file that can be written to; None keeps no history. Without
+    `interrupted_by` Ctrl-C does what it does to any program, but at the prompt of a terminal.
     """
-    shell = _Shell(client, node_name, stdin or sys.stdin, stdout or sys.stdout)
+    shell = _Shell(client, node_name, stdin or sys.stdin, stdout or sys.stdout, interrupted_by)
     try:
         # Tells at once whether this key may evaluate code at all.
         await client.request("complete", text="", cursor=0)
@@ -62,7 +70,10 @@ async def attach(
 
 
 class _Shell:
-    def __init__(self, client: NodeClient, node_name: str, stdin: TextIO, stdout: TextIO) -> None:
+    def __init__(
+        self, client: NodeClient, node_name: str, stdin: TextIO, stdout: TextIO, interrupted_by: InterruptedBy
+    ) -> None:
+        self._interrupted_by = interrupted_by
         self._client = client
         self._node_name = node_name
         self._stdin, self._stdout = stdin, stdout
@@ -182,7 +193,7 @@ class _Shell:
 
     async def run_script(self) -> int:
         """Runs the lines of the input. A block ends where the next line outside of it begins."""
-        with _interrupted_by(self.interrupt):
+        with self._interrupted_by(self.interrupt):
             held = ""
             async for line in self._lines():
                 starts_anew = bool(line.strip()) and line[:1] not in (" ", "\t", "#") and not _continues(line)
@@ -207,8 +218,7 @@ class _Shell:
 
     async def _lines(self) -> AsyncIterator[str]:
         """The lines of the input. Only pipes are waited for; files are there."""
-        mode = os.fstat(self._stdin.fileno()).st_mode
-        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        if not _is_pipe(self._stdin):
             for line in self._stdin:
                 yield line
             return
@@ -241,10 +251,10 @@ class _Shell:
         """Prompts until the person leaves."""
         from aspen.shell.editor import Cleared, make_session  # prompt_toolkit is for terminals only, and takes a while.
 
-        session = make_session(self._client, f"{self._node_name}> ", self._history(history_path))
+        session = make_session(self._client, f"{self._node_name}> ", history_path)
         self._write("Code is evaluated on the node. help() says what there is; Ctrl-D detaches.\n")
         text = ""
-        with _interrupted_by(self.interrupt):
+        with self._interrupted_by(self.interrupt):
             while True:
                 try:
                     text = await self._prompt(session, text)
@@ -274,17 +284,14 @@ class _Shell:
         finally:
             lost.cancel()
 
-    def _history(self, path: str | None) -> str | None:
-        """The path, when it can be written to."""
-        if path is None:
-            return None
-        try:
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Path(path).touch(mode=0o600)
-        except OSError as error:
-            self._notices.append(f"no history is kept: {path}: {error.strerror}")
-            return None
-        return path
+
+def _is_pipe(stream: TextIO) -> bool:
+    """Whether its lines may be a while in coming."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # It is text in memory.
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _continues(line: str) -> bool:
@@ -296,21 +303,3 @@ def _is_simple(code: str) -> bool:
     """Whether the text is over at its end: it has no block that might go on."""
     lines = code.rstrip("\n").split("\n")
     return lines[-1][:1] not in (" ", "\t")
-
-
-@contextmanager
-def _interrupted_by(handler: Any) -> Iterator[None]:
-    """Has Ctrl-C call `handler`; prompt_toolkit reads it as a key while it prompts."""
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        loop.add_signal_handler(signal.SIGINT, handler)
-    except (NotImplementedError, RuntimeError, ValueError):  # Not in the main thread: nobody presses Ctrl-C here.
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        if before is not None:
-            signal.signal(signal.SIGINT, before)

@@ -224,6 +224,19 @@ class Worker(Actor):
         return "not cancelled"
 
     @call
+    async def cancelled_between_turns(self) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel, "between")
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(LATE)
+        except asyncio.CancelledError as error:
+            task.uncancel()
+            return str(error)
+        return "not cancelled"
+
+    @call
     async def never_awaits(self) -> str:
         return "at once"
 
@@ -302,6 +315,7 @@ def test_asyncio_a_handler_may_cancel_itself(run: Callable[[Main], Any]) -> None
     async def main(system: System) -> None:
         worker = await start(Worker)
         assert await worker.cancels_itself() == "enough"
+        assert await worker.cancelled_between_turns() == "between"
         assert await worker.never_awaits() == "at once"
 
     run(main)

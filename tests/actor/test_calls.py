@@ -398,6 +398,35 @@ def test_calls_that_cross_break_at_the_one_that_was_not_executed() -> None:
     over_seeds(main)
 
 
+def test_calls_awaited_late_break_the_call_back_that_is_still_queued() -> None:
+    class Asker(Puppet):
+        @call
+        async def ask_late(self, other: Any, how: str) -> str:
+            reply = other.call_back(self.ctx.ref)
+            await asyncio.sleep(0.02)
+            return await reply if how == "await" else (await asyncio.gather(reply))[0]
+
+    class Callee(Actor):
+        @call
+        async def call_back(self, to: Any) -> str:
+            await asyncio.sleep(0.01)
+            try:
+                await to.noted("called back")
+            except CallCycle:
+                return "cycle"
+            return "no cycle"
+
+    for how in ("await", "gather"):
+
+        async def main(system: System, how: str = how) -> None:
+            asker, callee = await start(Asker), await start(Callee)
+            assert await asker.ask_late(callee, how) == "cycle"
+            assert await asker.seen() == [], "it was not executed"
+            assert system.scheduler.mono_ns() < 1e9
+
+        over_seeds(main, 5)
+
+
 def test_calls_a_background_task_may_call_its_own_actor() -> None:
     class Poller(Actor):
         def __init__(self) -> None:
@@ -501,6 +530,14 @@ def test_calls_one_reply_awaited_by_two_actors_and_one_of_them_killed() -> None:
         async def wait(self) -> str:
             return await replies[0]
 
+        @call(timeout=None)
+        async def wait_briefly(self) -> str:
+            try:
+                async with asyncio.timeout(0.1):
+                    return await replies[0]
+            except TimeoutError:
+                return "timeout"
+
     async def main(system: System) -> None:
         server = await start(Server)
         one, two = await start(Sharer), await start(Sharer)
@@ -510,6 +547,8 @@ def test_calls_one_reply_awaited_by_two_actors_and_one_of_them_killed() -> None:
         kill(two)
         with pytest.raises(ActorFailed):
             await second
+        three = await start(Sharer)
+        assert await three.wait_briefly() == "timeout"
         assert await first == "late"
 
     over_seeds(main, 5, messages="loose")

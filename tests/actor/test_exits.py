@@ -30,7 +30,8 @@ def test_exits_that_are_benign_make_no_report(reason: Any) -> None:
 def test_exits_that_are_not_benign_make_one_report(reason: Any) -> None:
     async def main(system: System) -> None:
         actor = await start(Puppet)
-        await stop(actor, reason)
+        actor.stop(reason)
+        await settle()
         assert reports(system) == [str(reason)]
         assert actor._p.exit_reason == reason, "only the signal `kill` is special, not a process's own reason"
 

@@ -102,7 +102,7 @@ def test_offload_kills_the_process_with_its_handler(how: str) -> None:
     async def main(system: System) -> None:
         worker = await start(Worker)
         working = asyncio.ensure_future(worker.work(True, for_ever))
-        while not multiprocessing.active_children():
+        while not multiprocessing.active_children():  # noqa: ASYNC110 -- it is started within a few turns
             await asyncio.sleep(0)
         (child,) = multiprocessing.active_children()
         assert child.is_alive()

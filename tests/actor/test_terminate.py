@@ -77,7 +77,7 @@ def test_terminate_runs_on_a_stop_and_on_a_crash(how: str, slow: bool) -> None:
             assert isinstance(await ended(mortal), Boom)
         assert len(log) == 1
         assert log[0] is mortal._p.exit_reason or log[0] == mortal._p.exit_reason
-        assert len(system.crashes) == 1
+        assert len(system.crashes) == (0 if how == "stop" else 1), "what others ask for is no crash"
 
     over_seeds(main, 5)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -44,10 +45,17 @@ class Machine:
     def aspen(self, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """Runs a command to its end, in this process: it takes a fiftieth of the time of one of its own."""
         out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            tempfile.TemporaryFile("w+") as typed,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             for name, value in self.environ.items():
                 patch.setenv(name, value)
-            patch.setattr(sys, "stdin", io.StringIO(input))
+            typed.write(input)
+            typed.seek(0)
+            patch.setattr(sys, "stdin", typed)
             code = run_command(words)
         return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 

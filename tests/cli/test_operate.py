@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from aspen.io.keys import Identity
 from tests.cli.conftest import Machine
+
+SOMEBODY = Identity.from_seed(b"s" * 32).node_id
 
 
 def ask(machine: Machine, *words: str) -> Any:
@@ -113,7 +116,8 @@ def test_nodes_are_listed(sick: Machine) -> None:
         (("tree",), 2, "NODE"),
         (("tre", "sick"), 2, "No such command"),
         (("tree", "rubbish@tcp://127.0.0.1:1"), 2, "a node id has"),
-        (("tree", f"{'a' * 52}@tcp://127.0.0.1:1"), 3, "nothing listens"),
+        (("tree", f"{'a' * 52}@tcp://127.0.0.1:1"), 2, "is a character wrong?"),
+        (("tree", f"{SOMEBODY}@tcp://127.0.0.1:1"), 3, "nothing listens"),
     ],
 )
 def test_errors_are_one_sentence_and_an_exit_code(sick: Machine, words: tuple[str, ...], code: int, text: str) -> None:

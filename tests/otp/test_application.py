@@ -275,7 +275,7 @@ def test_kill_of_the_applications_leaves_no_orphan(world, system, script, moment
         if moment == "starting":
             assert operation.exception() is not None
         assert not system.table
-        assert not system.crashes
+        assert {report.reason for report in system.crashes} <= {"killed"}  # told by the link, as in OTP
 
     world.run(main())
 

@@ -455,7 +455,8 @@ class Run:
         await settle()
         assert all(not process.alive for process in watching.values())
         assert downs == Counter(dict.fromkeys(watching, 1)), "each monitor has one Down"
-        assert {report.path for report in system.crashes} & set(self.supervisor_paths()) == set()
+        buggy = {report.path for report in system.crashes if report.reason != "killed"}
+        assert buggy & set(self.supervisor_paths()) == set()
 
     def supervisor_paths(self) -> list[str]:
         paths: list[str] = []
@@ -555,7 +556,8 @@ async def outcome(operation: Any) -> str:
     return ""
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 2**16))
 def test_supervisors_do_what_the_model_says(rng, seed):
     for case in Run(rng, seed, steps=10).go().seen:
@@ -590,6 +592,7 @@ def test_seeds_that_found_something(seed):
     Run(random.Random(seed), seed, steps=14).go()
 
 
+@pytest.mark.slow
 def test_the_random_runs_meet_every_interesting_case():
     seen: Counter[str] = Counter()
     for seed in range(120):

@@ -19,6 +19,7 @@ from aspen.actor import System
 from aspen.errors import NotReachable, RemoteFailure
 from aspen.io import real_ports
 from aspen.io.keys import Identity
+from aspen.io.terminal import interrupted_by
 from aspen.io.watchdog import Watchdog
 from aspen.io.zmq_client import ControlClient
 from aspen.io.zmq_port import ZmqTransport
@@ -116,7 +117,7 @@ def test_a_killed_server_binds_the_same_address_again(run: Run) -> None:
                             await ada.request("info")
                             break
                     except NotReachable:  # It is being started again.
-                        await asyncio.sleep(0.02)
+                        pass
 
     run(main())
 
@@ -133,7 +134,6 @@ def test_a_client_that_is_gone_ends_its_evaluations(run: Run, monkeypatch: pytes
             ada.close()
             while not served.control.stops:
                 assert await other.request("info")
-                await asyncio.sleep(0.02)
             await ada.wait_lost()
 
     run(main())
@@ -184,7 +184,7 @@ async def attach_with(client: NodeClient, text: str, path: Path) -> tuple[int, s
     with open(path, "w+", encoding="utf-8") as script:  # noqa: ASYNC230 -- a small local file
         script.write(text)
         script.seek(0)
-        code = await attach(client, "shop@db1", stdin=script, stdout=shown)
+        code = await attach(client, "shop@db1", stdin=script, stdout=shown, interrupted_by=interrupted_by)
     shown.seek(0)
     return code, shown.read()
 
