@@ -29,6 +29,18 @@ class ConfigError(UsageError):
     """A setting is unknown, of the wrong type or out of range. Names the setting and its source."""
 
 
+class PlanError(UsageError):
+    """A fault plan is corrupted, of another version, or out of range. Names the field's path and what is right."""
+
+
+class HistoryError(UsageError):
+    """A recorded history cannot be read, or contradicts itself. Names the line or the operation."""
+
+
+class FailureFileError(UsageError):
+    """A failure file cannot be read or belongs to another version. Names the field's path and what is right."""
+
+
 class NotEncodable(UsageError):
     """A message holds a value that cannot leave the process. Names the value and its type."""
 
@@ -124,18 +136,6 @@ class StorageCorrupt(StorageError):
 
 class MapFull(StorageError):
     """The store has no room for this transaction. Abort it; raise the size of the map, or delete and compact."""
-
-
-class PlanError(UsageError):
-    """A fault plan is corrupted, of another version, or out of range. Names the field's path and what is right."""
-
-
-class HistoryError(UsageError):
-    """A recorded history cannot be read, or contradicts itself. Names the line or the operation."""
-
-
-class FailureFileError(UsageError):
-    """A failure file cannot be read or belongs to another version. Names the field's path and what is right."""
 
 
 class AccessDenied(AspenError):

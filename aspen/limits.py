@@ -122,6 +122,43 @@ PARTITIONS_DEFAULT = 8
 PARTITIONS_MAX = 1_024
 """Copies of the child of one partition supervisor."""
 
+# -- simulation: plans, checks, shrinking -----------------------------------------------------
+
+PLAN_CHARS_MAX = 4_000_000
+"""Characters of a plan or failure file; a longer one is refused before it is parsed."""
+
+PLAN_EPISODES_MAX = 1_000
+PLAN_SITES_MAX = 10_000
+PLAN_FIRED_MAX = 100_000
+"""Single fired faults that a plan names."""
+
+PLAN_PHASE_NS_MAX = 86_400_000_000_000
+"""Longest phase, or fault, of a simulated run: a day."""
+
+PLAN_OPERATIONS_MAX = 1_000_000
+PLAN_CLIENTS_MAX = 1_000
+
+EPISODES_PER_CLASS_MAX = 8
+"""Episodes that a draw makes of one fault class at its highest intensity."""
+
+DISK_REPAIR_NS = 5_000_000_000
+"""How long after a disk fault the atlas counts the member as damaged, unless told of its repair."""
+
+HISTORY_LINE_CHARS_MAX = 4_000_000
+"""Characters of one operation in a history file: a request of 1.5 MiB in base64, and its result."""
+
+LINEARIZE_STEPS_MAX = 500_000
+"""Transitions that a linearizability search tries before it answers UNKNOWN."""
+
+SHRINK_RUNS_MAX = 500
+"""Runs that shrinking one failure may take, unless told otherwise."""
+
+TIMELINE_LINES_MAX = 200
+"""Lines of a timeline around a failure."""
+
+SIM_TEXT_CHARS_MAX = 2_000
+"""Characters of one message in a violation or a signature."""
+
 # -- bytes from outside ---------------------------------------------------------------------
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -215,44 +252,6 @@ STORAGE_KEY_BYTES_MAX = 511
 
 SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
-
-
-# -- simulation: plans, checks, shrinking -----------------------------------------------------
-
-PLAN_CHARS_MAX = 4_000_000
-"""Characters of a plan or failure file; a longer one is refused before it is parsed."""
-
-PLAN_EPISODES_MAX = 1_000
-PLAN_SITES_MAX = 10_000
-PLAN_FIRED_MAX = 100_000
-"""Single fired faults that a plan names."""
-
-PLAN_PHASE_NS_MAX = 86_400_000_000_000
-"""Longest phase, or fault, of a simulated run: a day."""
-
-PLAN_OPERATIONS_MAX = 1_000_000
-PLAN_CLIENTS_MAX = 1_000
-
-EPISODES_PER_CLASS_MAX = 8
-"""Episodes that a draw makes of one fault class at its highest intensity."""
-
-DISK_REPAIR_NS = 5_000_000_000
-"""How long after a disk fault the atlas counts the member as damaged, unless told of its repair."""
-
-HISTORY_LINE_CHARS_MAX = 4_000_000
-"""Characters of one operation in a history file: a request of 1.5 MiB in base64, and its result."""
-
-LINEARIZE_STEPS_MAX = 500_000
-"""Transitions that a linearizability search tries before it answers UNKNOWN."""
-
-SHRINK_RUNS_MAX = 500
-"""Runs that shrinking one failure may take, unless told otherwise."""
-
-TIMELINE_LINES_MAX = 200
-"""Lines of a timeline around a failure."""
-
-SIM_TEXT_CHARS_MAX = 2_000
-"""Characters of one message in a violation or a signature."""
 
 
 def _check(condition: bool, relation: str) -> None:
