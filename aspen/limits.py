@@ -63,6 +63,14 @@ CALL_CHAIN_MAX = 256
 NODE_STOP_S = 60.0
 """How long a node's tree may take to stop in order before it is killed."""
 
+# -- actors of other nodes ---------------------------------------------------------------------
+
+REMOTE_CALLS_KEPT_MIN = 64
+"""Calls under way with a peer beyond which those that were given up are looked for and forgotten."""
+
+FAR_START_S = 60.0
+"""How long `start_on` waits for an actor to be ready on another node."""
+
 # -- supervision ----------------------------------------------------------------------------
 
 RESTART_INTENSITY = 3

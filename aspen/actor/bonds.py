@@ -55,14 +55,25 @@ class Bonds(Records):
         for near, far in ((one, other), (other, one)):
             if isinstance(far, RemoteProcess) and (near.links is None or far not in near.links):
                 far.far.link(near, far)
-        self._add_link(one, other)
-        self._add_link(other, one)
+        self.bind(one, other)
 
     @staticmethod
     def _add_link(one: Process, other: Process) -> None:
         if one.links is None:
             one.links = set()
         one.links.add(other)
+
+    def bind(self, one: Process, other: Process) -> None:
+        """Notes a link on both, and tells nobody: the node of a far one knows of it already."""
+        self._add_link(one, other)
+        self._add_link(other, one)
+
+    @staticmethod
+    def unbind(one: Process, other: Process) -> None:
+        """Forgets a link on both, and tells nobody."""
+        for a, b in ((one, other), (other, one)):
+            if a.links is not None:
+                a.links.discard(b)
 
     def unlink(self, one: Process, other: Process) -> None:
         """Takes the link away; an exit signal that is on its way has no effect any more."""

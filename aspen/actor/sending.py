@@ -77,7 +77,13 @@ def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: in
                 f"use a cast, answer later with defer(), or move the shared state to a third actor"
             )
         )
-        return reply
+    else:
+        deliver_call(process, name, args, reply)
+    return reply
+
+
+def deliver_call(process: Process, name: str, args: tuple[Any, ...], reply: Reply[Any]) -> None:
+    """Puts a call into the mail of an actor of this node; a refusal is an error in `reply`."""
     refused, args = _admit(process, args)
     if refused is None:
         _enqueue(process, name, args, reply)
@@ -89,7 +95,6 @@ def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: in
                 f"{process.path} has {len(process.mailbox)} messages waiting, its bound; {name} was not executed"
             )
         )
-    return reply
 
 
 def call_urgent(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
