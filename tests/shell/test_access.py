@@ -235,4 +235,5 @@ def test_the_audit_log_names_the_key_and_what_it_did(shop: Any, caplog: pytest.L
         ("INFO", "eval", ADA.node_id, "cancelled"),
     ]
     assert all("\n" not in record.getMessage() for record in records)
-    assert "'/bank/ana'" in records[0].getMessage() and "key of operator" in records[0].getMessage()
+    assert records[0].getMessage().startswith("restart(path='/bank/ana') by key of operator (operator ")
+    assert OLE.node_id[:8] in records[0].getMessage()
