@@ -130,7 +130,16 @@ def audit(entry: TrustEntry, request: Request, outcome: str) -> None:
         entry.role.value,
         entry.node_id[:_KEY_CHARS_SHOWN],
         outcome,
-        extra={"op": op, "node_id": entry.node_id, "label": entry.label, "role": entry.role.value, "outcome": outcome},
+        extra={
+            "aspen": {
+                "event": "audit",
+                "op": op,
+                "node_id": entry.node_id,
+                "label": entry.label,
+                "role": entry.role.value,
+                "outcome": outcome,
+            }
+        },
     )
 
 

@@ -272,6 +272,14 @@ def test_ctrl_c_is_the_orderly_end_of_watching(node: Machine) -> None:
     assert "interrupted" not in watching.before
 
 
+def test_what_was_evaluated_is_in_the_log_with_the_key(terminal: Terminal, node: Machine, log: Path) -> None:
+    terminal.enters("12_345 + 1", shows="12346")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    asked = [record for record in records if record.get("event") == "audit" and "12_345" in record["message"]]
+    key = json.loads(node.aspen("keys", "show", "--json").stdout)["key"]
+    assert [(record["outcome"], record["node_id"]) for record in asked] == [("asked", key), ("done", key)]
+
+
 # -- the README -------------------------------------------------------------------------------------------------
 
 
