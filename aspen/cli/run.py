@@ -52,7 +52,7 @@ def run(
 ) -> int:
     """Runs an application on one node, in the foreground.
 
-    APPLICATION is MODULE:APP, a class derived from aspen.Application, or the name under which an installed package
+    MODULE:APP is a class derived from aspen.Application, or the name under which an installed package
     offers one. What stands after `--` is the application's.
 
     Ctrl-C and SIGTERM stop it in order. The exit code is 0, or 1 when the application has failed, or what the
