@@ -96,7 +96,7 @@ def test_rare_ends_are_never_given_up() -> None:
     world.up()
     for _ in range(20):
         world.heart.exited(world.now, 1)
-        assert world.pass_time(5) == [Spawn()]
+        assert world.pass_time(15) == [Spawn()]
         world.pass_time(30, beating=True)
     assert world.heart.state == UP
 
