@@ -2,7 +2,8 @@
 
 The docstrings tell neighbours apart and say whose fault each is:
 
-- the *caller's* (`UsageError`, `CallCycle`, `NotEncodable`, `ConfigError`): change the program;
+- the *caller's* (`UsageError`, `CallCycle`, `NotEncodable`, `ConfigError`, `PlanError`): change the program, or
+  the file;
 - *unavailable* (`CallTimeout`, `NoProc`, `NoConnection`, `Overloaded`): may be tried again, and only
   `NoProc` and `Overloaded` promise that the request was not executed;
 - the *callee's* (`ActorFailed`, `StartFailed`, `UnhandledEvent`): its cause is the exception that was raised there;
@@ -26,6 +27,18 @@ class InvariantBroken(AspenError):
 
 class ConfigError(UsageError):
     """A setting is unknown, of the wrong type or out of range. Names the setting and its source."""
+
+
+class PlanError(UsageError):
+    """A fault plan is corrupted, of another version, or out of range. Names the field's path and what is right."""
+
+
+class HistoryError(UsageError):
+    """A recorded history cannot be read, or contradicts itself. Names the line or the operation."""
+
+
+class FailureFileError(UsageError):
+    """A failure file cannot be read or belongs to another version. Names the field's path and what is right."""
 
 
 class NotEncodable(UsageError):
@@ -107,6 +120,22 @@ class ChildrenMax(AspenError):
 
 class EscapedSimulation(AspenError):
     """Simulated code reached for the real world (a socket, a thread, a clock). Names what it wanted."""
+
+
+class StorageError(AspenError):
+    """What was to be kept on disk was not. The subclasses say why."""
+
+
+class StorageFailed(StorageError):
+    """The device failed: EIO, or a sync that did not succeed. What was written is lost or not: end the node."""
+
+
+class StorageCorrupt(StorageError):
+    """What is on disk is not what was written. Rebuild it from a snapshot or from peers."""
+
+
+class MapFull(StorageError):
+    """The store has no room for this transaction. Abort it; raise the size of the map, or delete and compact."""
 
 
 class AccessDenied(AspenError):

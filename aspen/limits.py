@@ -122,6 +122,43 @@ PARTITIONS_DEFAULT = 8
 PARTITIONS_MAX = 1_024
 """Copies of the child of one partition supervisor."""
 
+# -- simulation: plans, checks, shrinking -----------------------------------------------------
+
+PLAN_CHARS_MAX = 4_000_000
+"""Characters of a plan or failure file; a longer one is refused before it is parsed."""
+
+PLAN_EPISODES_MAX = 1_000
+PLAN_SITES_MAX = 10_000
+PLAN_FIRED_MAX = 100_000
+"""Single fired faults that a plan names."""
+
+PLAN_PHASE_NS_MAX = 86_400_000_000_000
+"""Longest phase, or fault, of a simulated run: a day."""
+
+PLAN_OPERATIONS_MAX = 1_000_000
+PLAN_CLIENTS_MAX = 1_000
+
+EPISODES_PER_CLASS_MAX = 8
+"""Episodes that a draw makes of one fault class at its highest intensity."""
+
+DISK_REPAIR_NS = 5_000_000_000
+"""How long after a disk fault the atlas counts the member as damaged, unless told of its repair."""
+
+HISTORY_LINE_CHARS_MAX = 4_000_000
+"""Characters of one operation in a history file: a request of 1.5 MiB in base64, and its result."""
+
+LINEARIZE_STEPS_MAX = 500_000
+"""Transitions that a linearizability search tries before it answers UNKNOWN."""
+
+SHRINK_RUNS_MAX = 500
+"""Runs that shrinking one failure may take, unless told otherwise."""
+
+TIMELINE_LINES_MAX = 200
+"""Lines of a timeline around a failure."""
+
+SIM_TEXT_CHARS_MAX = 2_000
+"""Characters of one message in a violation or a signature."""
+
 # -- bytes from outside ---------------------------------------------------------------------
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -198,6 +235,24 @@ COMPLETIONS_MAX = 200
 AUDIT_TEXT_CHARS_MAX = 2_000
 """Characters of the arguments of an operation in the audit log."""
 
+# -- nodes among each other -----------------------------------------------------------------
+
+LANES_MAX = 4
+"""Lanes of a peer connection, numbered from 0."""
+
+PEER_FRAMES_QUEUED_MAX = 1_000
+"""The high-water mark: frames that may wait for one peer on one lane before a send is refused."""
+
+# -- what is kept on disk -------------------------------------------------------------------
+
+STORAGE_KEY_BYTES_MAX = 511
+"""LMDB's bound, as built."""
+
+# -- simulation -----------------------------------------------------------------------------
+
+SIM_GRAVEYARD_MAX = 10_000
+"""Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
+
 
 def _check(condition: bool, relation: str) -> None:
     if not condition:
@@ -218,6 +273,8 @@ _check(CONTROL_ATTACH_S + CONTROL_PING_S < CONTROL_SILENCE_S, "a client outwaits
 _check(SHELL_BLOCK_MS / 1_000 < CONTROL_SILENCE_S, "a client outwaits an evaluation that blocks")
 _check(SHELL_REPR_CHARS_MAX * 4 + SHELL_TRACEBACK_CHARS_MAX * 4 < FRAME_BYTES_MAX, "a result fits a frame")
 _check(CONTROL_TREE_BYTES_MAX < FRAME_BYTES_MAX, "a tree fits a frame")
+_check(DISK_REPAIR_NS < PLAN_PHASE_NS_MAX, "a damaged disk is repaired within a phase")
+_check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be read back")
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
 _check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
 _check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")

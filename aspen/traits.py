@@ -1,5 +1,12 @@
 """The seams between Aspen and the world: protocols that `aspen.io` and `aspen.sim` both implement.
 
+    Clock, Timer, Loop, Random, Offload     time, order, chance and slow work
+    Transport, ControlPort                  the port for clients
+    PeerTransport, PeerHandler              frames between nodes
+    Files, LogFile                          plain files, for a write-ahead log
+    Storage, StorageTransaction             ordered key-value transactions
+    Ports                                   all of them together: what one incarnation of a node may touch
+
 Everything above this module reaches time, randomness, threads and sockets through a `Ports` bundle,
 one for each incarnation of a node, handed down and never global. That is what lets the same code
 run in production and under a seed.
@@ -8,7 +15,8 @@ run in production and under a seed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -149,6 +157,202 @@ class Transport(Protocol):
         ...
 
 
+class PeerHandler(Protocol):
+    """Who is told what a `PeerTransport` sees. All on the loop."""
+
+    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes, /) -> None:
+        """A frame came. `connection` names the peer's connection it came on, and is never used again.
+
+        Frames of one connection come in the order sent. When the peer connects anew, frames of its old connection
+        may still come after the first ones of the new.
+        """
+        ...
+
+    def on_peer_up(self, peer: str, /) -> None:
+        """A connection to `peer` stands. Frames that were queued go out now."""
+        ...
+
+    def on_peer_down(self, peer: str, /) -> None:
+        """The connection to `peer` is lost, and with it an unknown suffix of the frames sent. It is tried again."""
+        ...
+
+
+class PeerTransport(Protocol):
+    """Frames between nodes, each way on connections of its own: what ZeroMQ gives, and no more.
+
+    - Frames to one peer on one lane arrive in the order sent, each at most once; nothing is promised across lanes.
+    - A frame may be lost without a word: when a connection breaks, and when a queue is full.
+    - Frames sent while there is no connection wait for one, up to the high-water mark.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where peers reach this node."""
+        ...
+
+    def listen(self, handler: PeerHandler, /) -> None:
+        """Says who is told. Once, before anything else."""
+        ...
+
+    def connect(self, peer: str, address: str, /) -> None:
+        """Connects to a peer, and again whenever the connection is lost. Harmless when it is connected."""
+        ...
+
+    def disconnect(self, peer: str, /) -> None:
+        """Ends the connection to a peer and drops what waits for it. No `on_peer_down` follows."""
+        ...
+
+    def send(self, peer: str, lane: int, frame: bytes, /) -> bool:
+        """Queues a frame. False: certainly dropped, as there is no such peer or its queue is full.
+
+        True promises nothing: see above. `lane` is from 0 to `LANES_MAX` - 1.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends all connections. Idempotent."""
+        ...
+
+
+class LogFile(Protocol):
+    """A plain file. What is written is read back at once; what survives a loss of power is what was synced.
+
+    Of the writes since the last `sync`, a loss of power keeps any of their sectors and drops the others, in no order:
+    records need checksums. After a `sync` that raised, nothing that was written before it can be trusted to be on
+    the device, not even after a later `sync` returns: end the node.
+
+    Every method raises StorageFailed when the device fails.
+    """
+
+    def size(self) -> int:
+        """Bytes in it."""
+        ...
+
+    def read(self, offset: int, length: int, /) -> bytes:
+        """At most `length` bytes from `offset`; fewer at the end."""
+        ...
+
+    def write(self, offset: int, data: bytes, /) -> None:
+        """Writes at `offset`; a gap before it reads as zeros."""
+        ...
+
+    def append(self, data: bytes, /) -> int:
+        """Writes at the end; returns the offset."""
+        ...
+
+    def truncate(self, size: int, /) -> None:
+        """Cuts it, or extends it with zeros, to `size` bytes."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when everything written is on the device: `fdatasync`."""
+        ...
+
+    def close(self) -> None:
+        """Ends its use; does not sync. Idempotent."""
+        ...
+
+
+class Files(Protocol):
+    """The files of one directory. Names are made, moved and removed durably only by `sync`.
+
+    Every method raises StorageFailed when the device fails.
+    """
+
+    def open(self, name: str, /) -> LogFile:
+        """The file of that name, made if it is not there."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """What is there, sorted."""
+        ...
+
+    def rename(self, old: str, new: str, /) -> None:
+        """Moves a file; `new` is replaced at one stroke. Raises FileNotFoundError."""
+        ...
+
+    def remove(self, name: str, /) -> None:
+        """Removes a file. Raises FileNotFoundError."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when names are on the device. A loss of power undoes changes since, the newest first."""
+        ...
+
+
+class StorageTransaction(AbstractContextManager["StorageTransaction"], Protocol):
+    """A view of one moment; a writing one sees its own changes. Leaving a `with` block without `commit` aborts it."""
+
+    def get(self, table: str, key: bytes, /) -> bytes | None:
+        """The value, or None."""
+        ...
+
+    def put(self, table: str, key: bytes, value: bytes, /) -> None:
+        """Sets the value. Raises MapFull: there is no room; abort. Raises UsageError: a key has 1 to 511 bytes."""
+        ...
+
+    def delete(self, table: str, key: bytes, /) -> bool:
+        """Removes the key; False when it was not there."""
+        ...
+
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None, /, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of `[start, stop)` in order of bytes; `stop` None is the end; `reverse` from the end.
+
+        Change nothing of the table between its steps.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Makes its changes visible to transactions that begin later. A reading one just ends.
+
+        A loss of power undoes at most the last commit, wholly, until `sync` has returned.
+        Raises StorageFailed or MapFull: nothing was changed.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Ends it without a trace. Idempotent."""
+        ...
+
+
+class Storage(Protocol):
+    """Ordered tables of bytes with transactions: LMDB's contract, with `metasync` off."""
+
+    def begin(self, *, write: bool = False) -> StorageTransaction:
+        """Begins a transaction. One writes at a time; readers never wait, and see the moment they began."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when every commit is on the device. Raises StorageFailed."""
+        ...
+
+    def used_bytes(self) -> int:
+        """How much of the map is taken, about."""
+        ...
+
+    def close(self) -> None:
+        """Ends its use. Open transactions are aborted. Idempotent."""
+        ...
+
+
+class Disk(Protocol):
+    """Where a node keeps things: directories of files, and stores, by name."""
+
+    def files(self, directory: str, /) -> Files:
+        """The files of a directory, which is made if it is not there."""
+        ...
+
+    def storage(self, name: str, tables: Sequence[str], /, *, map_bytes: int) -> Storage:
+        """The store of that name with these tables, made if it is not there. Open it once at a time.
+
+        Raises:
+            StorageCorrupt: what is there cannot be trusted; rebuild it from elsewhere.
+        """
+        ...
+
+
 class ControlChannel(Protocol):
     """A client's connection to the control port of a node. When it is lost it stays lost: make another."""
 
@@ -184,6 +388,17 @@ class StallWatch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Steering:
+    """How a simulator guides the kernel of a node. Production has none."""
+
+    choose: Callable[[Any], bool | None]
+    """Before each slot: brings a runnable process to the front of the queue; True ends the turn first."""
+    observer: Callable[[Any, str, str, object], object] | None
+    """Told of what processes do: `(process, event, name, payload)`."""
+    strict_messages: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
     """What one incarnation of a node may touch of the world."""
 
@@ -192,5 +407,8 @@ class Ports:
     random: Random
     offload: Offload
     transport: Transport | None = None
+    peers: PeerTransport | None = None
+    disk: Disk | None = None
+    steering: Steering | None = None
     buggify: Callable[[str], bool] = field(default=lambda site: False)
     """`buggify("site")` is always False in production; simulation makes it True now and then."""

@@ -21,11 +21,11 @@ from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, 
 from aspen.actor.context import Context, Every, ReplyHandle, defer
 from aspen.actor.process import Process, Via
 from aspen.actor.records import abbreviate
-from aspen.actor.refs import ActorRef, make_named_ref, make_ref, pid_of, process_of
+from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref, pid_of, process_of
 from aspen.actor.reply import Notice, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
 from aspen.actor.sending import caller_of
-from aspen.actor.system import System, system_of, system_of_loop
+from aspen.actor.system import System, system_of, system_of_loop, system_on
 from aspen.actor.waiting import current_process
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Context",
     "Every",
     "HandlerSpec",
+    "NamedRef",
     "Notice",
     "Process",
     "Reply",
@@ -55,4 +56,5 @@ __all__ = [
     "state_of",
     "system_of",
     "system_of_loop",
+    "system_on",
 ]

@@ -50,6 +50,8 @@ F_STOPPING: Final = 256
 """A stop is queued: a suspended process takes it all the same."""
 F_UNBORN: Final = 512
 """It constructs itself in its first slot, from `birth`."""
+F_OBSERVED: Final = 1024
+"""Simulation is told what it does."""
 
 DEFERRED_KEPT_MIN: Final = 64
 

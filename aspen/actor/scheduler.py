@@ -6,7 +6,8 @@ process's share of a turn: its signals, then its urgent messages, then its mail,
 coroutine is stepped here until it awaits something, and its process is parked.
 
 Production takes processes in the order in which they became runnable. Simulation passes `choose`, which
-rotates the queue by the seed; the choice is per process, never per message, so pairwise order holds.
+rotates the queue by the seed; the choice is per process, never per message, so pairwise order holds. When `choose`
+returns True the turn ends before that slot: so simulation runs one slot a turn, and other nodes in between.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from aspen.actor.process import (
     F_DEBUG,
     F_EXITING,
     F_IDLE,
+    F_OBSERVED,
     F_STOPPING,
     F_STRICT,
     F_SUSPENDED,
@@ -121,7 +123,7 @@ class Scheduler:
         "turn",
     )
 
-    def __init__(self, system: System, choose: Callable[[deque[Process]], None] | None = None) -> None:
+    def __init__(self, system: System, choose: Callable[[deque[Process]], bool | None] | None = None) -> None:
         self.system = system
         self.loop: Loop = system.ports.loop
         self.aio = self.loop.asyncio
@@ -209,8 +211,8 @@ class Scheduler:
                 now = self.now_ns = mono_ns()
                 if now > turn_end or slots > slots_max:
                     break
-            if choose is not None:
-                choose(queue)
+            if choose is not None and choose(queue):
+                break
             process = popleft()
             self.current = process
             if process.flags:
@@ -341,7 +343,7 @@ class Scheduler:
                 process.wake = PARKED
                 return False
             self._stop_first(process)
-        if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT):
+        if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT | F_OBSERVED):
             self._slow_messages(process)
             if process.flags & F_IDLE and process.wake == QUEUED and process.task is None:
                 system.arm_idle(process)
@@ -389,6 +391,9 @@ class Scheduler:
         """Handles one message with everything that may be switched on."""
         name, args, reply = message
         debug = process.debug
+        observer = self.system.observer
+        if observer is not None:
+            observer(process, "receive", name, args)
         if debug is not None:
             self.system.observe(process, debug, "receive", message, None)
         elif name == STOP and reply is None:
@@ -406,6 +411,8 @@ class Scheduler:
                 if result is DEFERRED:
                     process.more().defer(reply)
                 else:
+                    if observer is not None:
+                        observer(process, "reply", name, result)
                     if debug is not None:
                         self.system.observe(process, debug, "reply", message, result)
                     reply.resolve(self.system.checked(result) if process.flags & F_STRICT else result)
@@ -495,6 +502,8 @@ class Scheduler:
         if reply is not None and value is DEFERRED:
             process.more().defer(reply)
         elif reply is not None:
+            if self.system.observer is not None:
+                self.system.observer(process, "reply", task.message[0], value)
             if process.debug is not None:
                 self.system.observe(process, process.debug, "reply", task.message, value)
             try:

@@ -24,6 +24,7 @@ from aspen.actor.process import (
     F_DEAD,
     F_EXITING,
     F_IDLE,
+    F_OBSERVED,
     F_STRICT,
     F_UNBORN,
     F_URGENT,
@@ -55,6 +56,9 @@ _latest: Callable[[], System | None] = lambda: None  # noqa: E731 -- a weak refe
 
 TERMINATE = "terminate"
 
+Observer = Callable[[Process, str, str, object], object]
+"""`(process, event, name, payload)`; events: `receive`, `reply`, `start`, `end`. The payload may change later."""
+
 _KERNEL_MESSAGES = (INFO, STOP, IDLE_TIMEOUT, INIT, CONTINUE, RAISE)
 """What is in the urgent lane for the process's own sake; no dead letter when it ends first."""
 
@@ -73,10 +77,20 @@ class System(Bonds):
         *,
         boot: int = 1,
         strict_messages: bool = False,
-        choose: Callable[[deque[Process]], None] | None = None,
+        choose: Callable[[deque[Process]], bool | None] | None = None,
     ) -> None:
+        """`choose` is simulation's: see `Scheduler`. In simulation `ports.steering` gives it, and an observer that
+        is told of every message that an actor takes, every reply, and every start and end."""
+        steering = ports.steering
+        if steering is not None:
+            choose = choose or steering.choose
+            strict_messages = strict_messages or steering.strict_messages
+        observer: Observer | None = steering.observer if steering is not None else None
         super().__init__(name, boot, ports)
         self.strict_messages = strict_messages
+        self.observer = observer
+        self._flags = (F_STRICT if strict_messages else 0) | (F_OBSERVED if observer is not None else 0)
+        """What every process begins with."""
         self.scheduler = Scheduler(self, choose)
         self.table: dict[int, Process] = {}
         self.names: dict[object, Process] = {}
@@ -122,8 +136,9 @@ class System(Bonds):
         self._serial = serial = self._serial + 1
         process = Process(self, serial, cls.blueprint, label)
         process.parent = parent
-        if self.strict_messages:
-            process.flags = F_STRICT
+        process.flags = self._flags
+        if self.observer is not None:
+            self.observer(process, "start", process.blueprint.kind, args)
         if name is not None:
             self.register(name, process)
         self.table[serial] = process
@@ -321,6 +336,8 @@ class System(Bonds):
         process.limit = 0
         process.wake = DEAD
         process.flags = F_DEAD
+        if self.observer is not None:
+            self.observer(process, "end", "", reason)
         control, process.control = process.control, None
         process.exit_reason = reason
         process.answering = None
@@ -516,6 +533,11 @@ def system_of_loop() -> System:
         raise UsageError("no Aspen node runs on this event loop; use `aspen run`, aspen.run(main()) or aspen.sim")
     _latest = weakref.ref(system)
     return system
+
+
+def system_on(loop: asyncio.AbstractEventLoop) -> System | None:
+    """The system of an event loop, if it runs a node."""
+    return _of_loop.get(loop)
 
 
 def system_of(pid: Pid) -> System | None:

@@ -1,31 +1,38 @@
-"""`VirtualLoop`: an asyncio event loop without a world outside.
+"""`VirtualLoop`: an asyncio event loop without a world outside; one for each node incarnation.
 
-Ready callbacks run in the order in which they were scheduled; when there are none, time jumps to the next timer, and
-timers of one time run in the order made. Sockets, threads, subprocesses and signals do not exist
-here: asking for one raises `EscapedSimulation`, which names what was asked for.
+Ready callbacks of a loop run in the order in which they were scheduled, and timers of one time in the order made;
+the `Engine` chooses between loops. Sockets, threads, subprocesses and signals do not exist here: asking for one raises
+`EscapedSimulation`, which names what was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
-from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from aspen.errors import AspenError, EscapedSimulation
-from aspen.sim.clock import VirtualClock
+from aspen.errors import AspenError
+from aspen.sim.engine import Engine, SimTimer
 
 T = TypeVar("T")
-
-STEPS_MAX: Final = 50_000_000
-"""Callbacks of one `run_until_complete`: a program that never ends is an error here, not a hang."""
 
 
 class Deadlock(AspenError):
     """Nothing is ready, no timer is pending, and what is awaited has not happened: it never will."""
+
+
+class LoopClock(Protocol):
+    """The clock that a loop goes by."""
+
+    def mono_ns(self) -> int:
+        """Its time."""
+        ...
+
+    def true_at(self, mono_ns: int) -> int:
+        """The true time at which it shows `mono_ns`."""
+        ...
 
 
 class LoopPort:
@@ -35,8 +42,8 @@ class LoopPort:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
-        self.call_soon: Callable[[Callable[[], object]], object] = loop.call_soon
-        self.call_at = loop.call_at_ns
+        self.call_soon: Callable[[Callable[[], object]], None] = loop.push_own
+        self.call_at: Callable[[int, Callable[[], object]], SimTimer] = loop.timer_at
 
     @property
     def asyncio(self) -> asyncio.AbstractEventLoop:
@@ -44,38 +51,141 @@ class LoopPort:
         return self._loop
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
-    """An event loop on a `VirtualClock`."""
+class _Ready(asyncio.Handle):
+    """A callback that is ready; calling it runs it, unless it was cancelled."""
 
-    def __init__(self, clock: VirtualClock, steps_max: int = STEPS_MAX) -> None:
-        self.clock = clock
-        self.steps_max = steps_max
-        self.steps = 0
-        """Callbacks run so far."""
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        if not self._cancelled:
+            self._run()
+
+
+class _Later(asyncio.TimerHandle):
+    """A callback at a time, as asyncio knows it."""
+
+    __slots__ = ("timer",)
+    timer: SimTimer
+
+    def __call__(self) -> None:
+        if not self._cancelled:
+            self._run()
+
+    def cancel(self) -> None:
+        self.timer.cancel()
+        super().cancel()
+
+
+class VirtualLoop(asyncio.AbstractEventLoop):
+    """The event loop of one node incarnation, or of the world's own code, in an `Engine`.
+
+    Life: `hold()` stops it until `release()`, while its callbacks and timers wait; `kill()` stops it for good and
+    returns all that it still held, which the caller must keep: dropping a suspended coroutine would run its
+    `finally`, and a crash does not.
+    """
+
+    def __init__(self, engine: Engine, name: str, clock: LoopClock | None = None, *, is_node: bool = False) -> None:
+        self.engine = engine
+        self.name = name
+        self.clock: LoopClock = clock if clock is not None else engine.clock
+        self.is_node = is_node
+        self.queue: deque[Callable[[], object]] = deque()
+        """What is ready, oldest first."""
+        self.dead = False
+        self.held = False
+        self.last_slot: object = None
+        """Whose slot ran last."""
+        self.ghosts: list[str] = []
+        """What code of this loop still tried after it was killed. There must be nothing."""
         self.unhandled: list[dict[str, Any]] = []
         """What asyncio reported that nobody handled: an exception of a task that was never awaited."""
-        self._ready: deque[asyncio.Handle] = deque()
-        self._heap: list[tuple[int, int, asyncio.TimerHandle]] = []
-        self._sequence = 0
-        self._running = False
-        self._stopping = False
+        self._in_ready = False
         self._closed = False
         self._task_factory: Any = None
-        self._asyncgens: set[Any] = set()
+
+    # -- what the engine does with it -----------------------------------------------------------------
+
+    def push(self, callback: Callable[[], object]) -> None:
+        """Makes a callback ready."""
+        self.queue.append(callback)
+        if not self._in_ready and not self.held:
+            self._in_ready = True
+            self.engine.ready.append(self)
+
+    def push_own(self, callback: Callable[[], object]) -> None:
+        """Makes a callback ready that code of this node, or the world's, asked for."""
+        if self.dead or self.engine.running is not self:
+            if not self._may_push():
+                return
+        self.queue.append(callback)
+        if not self._in_ready and not self.held:
+            self._in_ready = True
+            self.engine.ready.append(self)
+
+    def _may_push(self) -> bool:
+        if self.dead:
+            self.note_ghost("scheduled a callback")
+            return False
+        running = self.engine.running
+        if running is not None and running.is_node and self.is_node and running is not self:
+            raise self.engine.escape(
+                f"code of node {running.name} reached into node {self.name} without the network: a reference or a "
+                f"global is shared between nodes; in production they are different processes"
+            )
+        return True
+
+    def leave_ready(self) -> None:
+        """Takes it out of the engine's list of loops that have something to run."""
+        if self._in_ready:
+            self._in_ready = False
+            ready = self.engine.ready
+            last = ready.pop()
+            if last is not self:
+                ready[ready.index(self)] = last
+
+    def hold(self) -> None:
+        """Runs nothing until `release`; what becomes ready waits."""
+        self.held = True
+        self.leave_ready()
+
+    def release(self) -> None:
+        """Goes on after `hold`."""
+        if not self.dead:
+            self.held = False
+            if self.queue and not self._in_ready:
+                self._in_ready = True
+                self.engine.ready.append(self)
+
+    def refile(self) -> None:
+        """Its clock goes at another rate now."""
+        self.engine.refile(self)
+
+    def kill(self) -> list[object]:
+        """Runs nothing more, ever. Returns all that was to run: keep it, or `finally` blocks would run."""
+        kept: list[object] = [asyncio.all_tasks(self), self.queue, self.engine.take_timers(self), self]
+        self.hold()
+        self.dead = True
+        self.queue = deque()
+        return kept
+
+    def note_ghost(self, what: str) -> None:
+        """Code of a dead incarnation acted. It has no effect; within the very step that killed it that is in order."""
+        if self.engine.running is not self:
+            self.ghosts.append(what)
 
     # -- time and callbacks ---------------------------------------------------------------------------
 
     def time(self) -> float:
-        """Virtual seconds."""
-        return self.clock.now_ns / 1e9
+        """Seconds on the node's monotonic clock."""
+        return self.clock.mono_ns() / 1e9
 
     def call_soon(  # type: ignore[override]  # typeshed's variadic form
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Runs `callback` after those that are ready already."""
         self._check_open()
-        handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        handle = _Ready(callback, args, self, context)
+        self.push_own(handle)
         return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]  # typeshed's variadic form
@@ -84,7 +194,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Runs `callback` after `delay` virtual seconds."""
-        return self.call_at_ns(self.clock.now_ns + max(0, round(delay * 1e9)), callback, *args, context=context)
+        return self.call_at_ns(self.clock.mono_ns() + max(0, round(delay * 1e9)), callback, *args, context=context)
 
     def call_at(  # type: ignore[override]  # typeshed's variadic form
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -95,93 +205,68 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at_ns(
         self, when_ns: int, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        """Runs `callback` at `when_ns` of the virtual clock."""
+        """Runs `callback` when the loop's clock shows `when_ns`."""
         self._check_open()
-        handle = asyncio.TimerHandle(when_ns / 1e9, callback, args, self, context)
-        self._sequence += 1
-        heapq.heappush(self._heap, (when_ns, self._sequence, handle))
+        handle = _Later(when_ns / 1e9, callback, args, self, context)
+        handle.timer = self.timer_at(when_ns, handle)
         return handle
 
+    def timer_at(self, mono_ns: int, callback: Callable[[], object]) -> SimTimer:
+        """Runs a bare callback when the loop's clock shows `mono_ns`."""
+        if self.dead:
+            self.note_ghost("set a timer")
+            return SimTimer(self, None, mono_ns)
+        return self.engine.call_at(self.clock.true_at(mono_ns), self, callback, mono_ns)
+
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio tells of each cancelled timer; ours are skipped when their time comes."""
+        """asyncio tells of each cancelled timer; ours have told the engine."""
 
     # -- running -----------------------------------------------------------------------------------------
 
+    @property
+    def steps(self) -> int:
+        """Callbacks run so far, in the whole world."""
+        return self.engine.steps
+
     def run_until_complete(self, future: Any) -> Any:
-        """Runs until `future` is done, and returns its result.
+        """Runs the world until `future` is done, and returns its result.
 
         Raises:
             Deadlock: nothing will ever make it done.
             EscapedSimulation: more than `steps_max` callbacks ran.
         """
+        self._check_open()
         awaited: asyncio.Future[Any] = asyncio.ensure_future(future, loop=self)
-        self._run(lambda: not awaited.done())
+        awaited.add_done_callback(self._stop_engine)
+        self.engine.run()
         if not awaited.done():
             awaited.cancel()
+            self.engine.raise_escapes()
             raise Deadlock("nothing is ready and no timer is pending, but the awaited result is not there")
         return awaited.result()
 
+    def _stop_engine(self, _: object) -> None:
+        self.engine.stopping = True
+
     def run_forever(self) -> None:
-        """Runs until `stop()`, or until nothing is left to do."""
-        self._run(lambda: not self._stopping)
-        self._stopping = False
+        """Runs the world until `stop()`, or until nothing is left to do."""
+        self._check_open()
+        self.engine.run()
 
     def run_for(self, seconds: float) -> None:
-        """Runs everything that happens within so many virtual seconds."""
-        end_ns = self.clock.now_ns + round(seconds * 1e9)
-        self._run(lambda: bool(self._ready) or bool(self._heap and self._heap[0][0] <= end_ns))
-        self.clock.advance_to(end_ns)
-
-    def _run(self, wanted: Callable[[], bool]) -> None:
+        """Runs everything that happens within so many true seconds."""
         self._check_open()
-        if self._running:
-            raise RuntimeError("this loop is running already")
-        steps_end = self.steps + self.steps_max
-        self._running = True
-        before = events._get_running_loop()
-        events._set_running_loop(self)
-        try:
-            while wanted():
-                if self._heap and self._heap[0][0] <= self.clock.now_ns:
-                    self._next_timers()
-                elif not self._ready and not self._next_timers():
-                    return
-                for _ in range(len(self._ready)):
-                    handle = self._ready.popleft()
-                    if not handle.cancelled():
-                        self.steps += 1
-                        handle._run()
-                if self.steps > steps_end:
-                    raise EscapedSimulation(
-                        f"{self.steps_max} callbacks ran and it is not done; does something spin, or is "
-                        f"steps_max too small?"
-                    )
-        finally:
-            self._running = False
-            events._set_running_loop(before)
-
-    def _next_timers(self) -> bool:
-        """Moves time to the next timer, and makes ready all that are due then."""
-        heap = self._heap
-        while heap and heap[0][2].cancelled():
-            heapq.heappop(heap)
-        if not heap:
-            return False
-        self.clock.advance_to(heap[0][0])
-        now_ns = self.clock.now_ns
-        while heap and heap[0][0] <= now_ns:
-            handle = heapq.heappop(heap)[2]
-            if not handle.cancelled():
-                self._ready.append(handle)
-        return True
+        end_ns = self.engine.clock.now_ns + round(seconds * 1e9)
+        self.engine.run(end_ns)
+        self.engine.clock.advance_to(end_ns)
 
     def stop(self) -> None:
         """Ends `run_forever`."""
-        self._stopping = True
+        self.engine.stopping = True
 
     def is_running(self) -> bool:
         """Whether it runs now."""
-        return self._running
+        return self.engine.running is not None
 
     def is_closed(self) -> bool:
         """Whether it was closed."""
@@ -190,8 +275,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def close(self) -> None:
         """Drops what is pending. Idempotent."""
         self._closed = True
-        self._ready.clear()
-        self._heap.clear()
+        self.hold()
+        self.queue.clear()
+        self.engine.take_timers(self)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -249,7 +335,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
 def _escape(name: str) -> Callable[..., NoReturn]:
     def refuse(self: VirtualLoop, *args: object, **kwargs: object) -> NoReturn:
-        raise EscapedSimulation(
+        raise self.engine.escape(
             f"loop.{name}() reaches for the real world, which is not there in simulation; go through an actor's "
             f"ctx.offload(), or put a fake in its place"
         )

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from aspen.sim.clock import VirtualClock, VirtualRandom
-from aspen.sim.loop import STEPS_MAX, LoopPort, VirtualLoop
+from aspen.sim.clock import VirtualRandom
+from aspen.sim.engine import STEPS_MAX, Engine
+from aspen.sim.loop import LoopPort, VirtualLoop
+from aspen.sim.offload import VirtualOffload
 from aspen.traits import Ports, Transport
 
 R = TypeVar("R")
-
-OFFLOAD_S_MAX: Final = 0.01
-"""Virtual seconds that offloaded work takes at most, drawn from the seed."""
-
-
-class VirtualOffload:
-    """`aspen.traits.Offload`: the work runs in place, and its result comes after a while."""
-
-    def __init__(self, loop: VirtualLoop, random: VirtualRandom) -> None:
-        self._loop = loop
-        self._rng = random.rng("sim.offload")
-
-    def thread(self, fn: Callable[..., R], args: tuple[Any, ...]) -> Awaitable[R]:
-        """Runs `fn(*args)` when its virtual time is over."""
-        future: Awaitable[R] = self._loop.create_future()
-        self._loop.call_later(self._rng.uniform(0.0, OFFLOAD_S_MAX), self._finish, future, fn, args)
-        return future
-
-    process = thread
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-    @staticmethod
-    def _finish(future: Any, fn: Callable[..., R], args: tuple[Any, ...]) -> None:
-        if future.done():
-            return
-        try:
-            result = fn(*args)
-        except Exception as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 class World:
@@ -57,8 +26,9 @@ class World:
 
     def __init__(self, seed: int = 0, *, steps_max: int = STEPS_MAX) -> None:
         self.seed = seed
-        self.clock = VirtualClock()
-        self.loop = VirtualLoop(self.clock, steps_max)  # type: ignore[abstract]  # the rest raises EscapedSimulation
+        self.engine = Engine(seed, steps_max=steps_max)
+        self.clock = self.engine.clock
+        self.loop = VirtualLoop(self.engine, "world")  # type: ignore[abstract]  # the rest raises EscapedSimulation
         self._loop_port = LoopPort(self.loop)
         self._order = VirtualRandom(seed, "scheduler").rng("order")
 

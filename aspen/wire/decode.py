@@ -27,6 +27,9 @@ _COPY_BYTES_MAX: Final = 64 * FRAME_BYTES_MAX
 """A local message may be larger than a frame."""
 
 _ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_FLAT_ITEMS_MAX: Final = 8
+_FLAT_ITEM_SIZE_MAX: Final = 4_096
+_FLAT_INT_MAX: Final = (1 << 63) - 1
 
 
 def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX) -> object:
@@ -61,9 +64,29 @@ def copy(value: Any) -> Any:
     Raises:
         NotEncodable: the value cannot leave the process.
     """
-    if type(value) in _ATOMS:
+    if type(value) in _ATOMS or (type(value) is tuple and _is_flat(value)):
         return value
     return decode(encode(value, _COPY_BYTES_MAX), _COPY_BYTES_MAX)
+
+
+def _is_flat(items: tuple[Any, ...]) -> bool:
+    """Whether these are a few small values that come out as they went in, as most arguments of a message are."""
+    if len(items) > _FLAT_ITEMS_MAX:
+        return False
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            if not item.isascii() or len(item) > _FLAT_ITEM_SIZE_MAX:
+                return False
+        elif kind is bytes:
+            if len(item) > _FLAT_ITEM_SIZE_MAX:
+                return False
+        elif kind is int:
+            if not -_FLAT_INT_MAX <= item <= _FLAT_INT_MAX:
+                return False
+        elif item is not None and kind is not bool and kind is not float:
+            return False
+    return True
 
 
 def _innermost(error: BaseException) -> str:

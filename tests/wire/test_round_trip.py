@@ -440,3 +440,11 @@ def test_every_error_of_aspen_is_registered() -> None:
     for cls in vars(aspen.errors).values():
         if isinstance(cls, type) and issubclass(cls, Exception):
             assert exceptions[f"aspen.errors:{cls.__name__}"] is cls
+
+
+@pytest.mark.parametrize("bad", [("\ud800",), (object(),), ((object(),),), ("a", 1, lambda: None)])
+def test_a_copy_of_a_few_plain_values_is_as_strict_as_any(bad: tuple[object, ...]) -> None:
+    with pytest.raises(NotEncodable):
+        copy(bad)
+    plain = ("a", 1, b"x", None, True, 1.5, -(1 << 62), 1 << 80)
+    assert copy(plain) == decode(encode(plain)) == plain
