@@ -20,7 +20,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from aspen.errors import BadFrame
@@ -282,7 +282,7 @@ def _read_messages(frame: bytes, at: int, bytes_max: int) -> list[bytes]:
     ends = list(accumulate(sizes, initial=start))
     if ends[-1] != size or size - start > bytes_max:
         raise BadFrame("messages that are longer, or shorter, than their frame, or too long for it")
-    return [frame[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    return [frame[begin:end] for begin, end in pairwise(ends)]
 
 
 def _read_status(frame: bytes) -> Frame:

@@ -371,10 +371,10 @@ class Link:
             self._status_ns = now_ns + _ACK_DELAY_NS
 
     def _take_other(self, lane: int, connection: int, value: frames.Frame, now_ns: int) -> None:
-        if type(value) is Hello:
+        if isinstance(value, Hello):
             self._take_hello(lane, connection, value, now_ns)
             return
-        if type(value) is Bye:
+        if isinstance(value, Bye):
             self._take_bye(value, now_ns)
             return
         if not self._belongs(lane, connection, value.session, now_ns):
@@ -384,8 +384,7 @@ class Link:
                 raise BadFrame(f"lossy messages on lane {lane}")
             if value.seq > self._lossy_seen:
                 self._lossy_seen = value.seq
-                if self._status_ns > now_ns + _ACK_DELAY_NS:
-                    self._status_ns = now_ns + _ACK_DELAY_NS
+                self._status_ns = min(self._status_ns, now_ns + _ACK_DELAY_NS)
                 self._effects.append(Deliver(lane, value.messages))
             return
         if lane != CONTROL:
@@ -451,10 +450,13 @@ class Link:
             if not self._may_answer(now_ns):
                 return
             self._lose(now_ns, "the peer was restarted")
+        self.address = hello.address or self.address
         if hello.echo not in (0, self._half):
+            if self.state is State.IDLE:
+                self._idle_ns = now_ns
+                self._dial()
             self._say_bye(hello.half ^ hello.echo, now_ns)
             return
-        self.address = hello.address or self.address
         if hello.echo:
             self._establish(lane, connection, hello, now_ns)
         elif self.state is State.ANSWERING and hello.half == self._peer_half:
@@ -484,6 +486,8 @@ class Link:
         elif self.state is State.IDLE and hello.wants_reply and self._may_answer(now_ns):
             # It learns from ours why there will be no session.
             self.address = hello.address or self.address
+            self._idle_ns = now_ns
+            self._dial()
             self._half, self._attach = self._new_half(), 0
             self._say_hello(CONTROL, wants_reply=False)
             self._half = 0
@@ -559,6 +563,9 @@ class Link:
         self._peer_half = self._attach = 0
         self._began_ns = now_ns
         self._hello_pause_ns = _HELLO_MIN_NS
+        self._dial()
+
+    def _dial(self) -> None:
         if not self._dialled:
             self._dialled = True
             self._effects.append(Dial())

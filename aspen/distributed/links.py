@@ -147,8 +147,9 @@ class Links:
         if entry is None:
             raise NotReachable(f"the links of {self.me.node} are closed")
         pin = Pin(self, entry)
-        entry.link.pin(self._now_ns())
-        self._touch(entry)
+        if entry.downs == entry.link.downs:  # Else the session has failed, which is yet to be told; so has the pin.
+            entry.link.pin(self._now_ns())
+            self._touch(entry)
         return pin
 
     def hold(self, peer: str, held: bool = True) -> None:
