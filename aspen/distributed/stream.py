@@ -295,6 +295,8 @@ class Stream:
                 self._chunk_bytes -= done.size
             else:
                 self._batch_bytes -= done.size
+        if not unacked:
+            self.recovering = False
         return news
 
     def unacked(self) -> list[bytes]:
