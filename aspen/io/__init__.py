@@ -6,6 +6,8 @@ offload     threads and processes for blocking work
 watchdog    names the handler that holds the loop
 keys        identity and trust files
 terminal    Ctrl-C and the history file of a command at a terminal
+zmq_gate    who gets in: the keys that ZeroMQ asks us about
+zmq_peers   frames between nodes
 zmq_port    the encrypted port of a node, and its client
 """
 
