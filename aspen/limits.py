@@ -276,6 +276,75 @@ LANES_MAX = 4
 PEER_FRAMES_QUEUED_MAX = 1_000
 """The high-water mark: frames that may wait for one peer on one lane before a send is refused."""
 
+# -- links between nodes --------------------------------------------------------------------
+
+LINKS_MAX = 10_000
+"""Peers of one node that are remembered; one that is idle is forgotten for a new one."""
+
+LINK_MESSAGE_BYTES_MAX = FRAME_BYTES_MAX
+"""Largest message on a reliable lane; what is larger is sent in pieces by its sender."""
+
+LINK_CHUNK_BYTES_MAX = 256 * 1024
+"""A large message goes in chunks of this size, between which others pass. Also the largest lossy message."""
+
+LINK_BATCH_BYTES_MAX = 64 * 1024
+"""Bytes of messages that share a frame. A larger message is a large one, and goes in chunks."""
+
+LINK_BATCH_MESSAGES_MAX = 1_024
+"""Messages that share a frame."""
+
+LINK_UNACKED_BYTES_MAX = 512 * 1024
+"""Bytes of chunks on their way and not acknowledged, per lane; and as many of small messages, which thus never wait
+for a chunk to be acknowledged; and as many on the lossy lane."""
+
+LINK_UNACKED_FRAMES_MAX = 256
+"""Frames on their way and not acknowledged, per lane: the retransmit buffer."""
+
+LINK_TRANSFERS_MAX = 4
+"""Large messages of one lane that are sent at the same time, a chunk of each in turn."""
+
+LINK_QUEUE_MESSAGES_MAX = 65_536
+LINK_QUEUE_BYTES_MAX = 32 * 1024 * 1024
+"""What may wait to be sent to one peer on one lane before a send is refused."""
+
+LINK_CREDIT_MESSAGES = 16_384
+LINK_CREDIT_BYTES = 2 * LINK_MESSAGE_BYTES_MAX
+"""What a peer may have sent on one lane beyond what was taken here."""
+
+LINK_ACK_EVERY_FRAMES = 16
+LINK_ACK_EVERY_BYTES = 128 * 1024
+"""Frames, and bytes, after which an acknowledgement goes out at once..."""
+LINK_ACK_DELAY_S = 0.005
+"""... and how long it waits otherwise for a message that takes it along."""
+
+LINK_HELLO_BYTES_MAX = 4_096
+LINK_FEATURES_MAX = 64
+LINK_HELLO_MIN_S = 0.1
+LINK_HELLO_MAX_S = 1.0
+"""Pauses between the HELLOs of a node that hears nothing; they double."""
+
+LINK_RETRANSMIT_MIN_S = 0.3
+LINK_RETRANSMIT_MAX_S = 2.0
+"""Without an acknowledgement for so long, the peer is asked what it has; the pause doubles."""
+
+LINK_RESEND_PAUSE_S = 0.02
+"""Between two resends of one lane because the peer saw a gap."""
+
+LINK_HEARTBEAT_S = 1.0
+"""A link says that it lives when it has said nothing else for so long."""
+
+LINK_DEADLINE_S = 10.0
+"""A peer that is silent for longer, or does not come to a session, is lost."""
+
+LINK_IDLE_S = 60.0
+"""A session that nobody needs and that carried nothing for so long is closed, which is no loss."""
+
+LINK_BYES_PER_S_MAX = 20
+"""Frames of sessions that do not exist here that are answered, per peer."""
+
+LINK_REFUSED_CONNECTIONS_MAX = 16
+"""Connections of one peer that are remembered for having brought a bad frame."""
+
 # -- what is kept on disk -------------------------------------------------------------------
 
 STORAGE_KEY_BYTES_MAX = 511
@@ -313,3 +382,15 @@ _check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be rea
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
 _check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
 _check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")
+_check(LINK_CHUNK_BYTES_MAX * 2 <= LINK_UNACKED_BYTES_MAX, "a chunk is on its way while another is acknowledged")
+_check(LINK_BATCH_BYTES_MAX < LINK_CHUNK_BYTES_MAX < FRAME_BYTES_MAX, "a chunk fits a frame")
+_check(LINK_MESSAGE_BYTES_MAX <= LINK_CREDIT_BYTES, "one message never waits for credit for ever")
+_check(LINK_MESSAGE_BYTES_MAX <= LINK_QUEUE_BYTES_MAX, "one message may wait")
+_check(LINK_UNACKED_FRAMES_MAX * 2 < PEER_FRAMES_QUEUED_MAX, "a link stays below the high-water mark")
+_check(LINK_ACK_EVERY_FRAMES * 2 <= LINK_UNACKED_FRAMES_MAX, "acknowledgements come before the buffer is full")
+_check(LINK_ACK_EVERY_BYTES * 2 <= LINK_UNACKED_BYTES_MAX, "acknowledgements come before the window is full")
+_check(LINK_ACK_DELAY_S * 10 < LINK_RETRANSMIT_MIN_S, "a delayed acknowledgement is no loss")
+_check(LINK_HEARTBEAT_S * 4 <= LINK_DEADLINE_S, "a heartbeat that is late is no loss")
+_check(LINK_HELLO_MAX_S * 4 <= LINK_DEADLINE_S, "a peer is asked more than once")
+_check(LINK_RETRANSMIT_MAX_S * 3 <= LINK_DEADLINE_S, "a lost frame is sent again before the peer is given up")
+_check(LINK_DEADLINE_S * 2 < LINK_IDLE_S, "what is idle is still alive")

@@ -124,6 +124,23 @@ def configure(socket: zmq.Socket[bytes], address: str) -> None:
     socket.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
 
 
+def bind(socket: zmq.Socket[bytes], address: str) -> str:
+    """Binds a socket; returns the address. ConfigError when it cannot be bound; says why."""
+    host, port = split_address(address)
+    numeric = "127.0.0.1" if host == "localhost" else host
+    try:
+        socket.bind(f"tcp://{numeric}:{port or '*'}")
+    except zmq.ZMQError as error:
+        reason = {
+            zmq.EADDRINUSE: "the port is in use; stop what uses it, or choose another (0 takes a free one)",
+            zmq.EADDRNOTAVAIL: "this machine has no such address; use one of its own, or 0.0.0.0 for all",
+            errno.ENODEV: "not an address of this machine; use one of its own, or 0.0.0.0 for all",
+            errno.EACCES: "not allowed; ports below 1024 need privileges, choose a higher one",
+        }.get(error.errno or 0, f"{error.strerror}; write it as tcp://127.0.0.1:4571")
+        raise ConfigError(f"cannot bind {address}: {reason}") from None
+    return socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]  # bytes, for this option
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of a `tcp://host:port`; ConfigError when it is none."""
     match = _ADDRESS.fullmatch(address)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from aspen.errors import UsageError
 from aspen.limits import LANES_MAX, PEER_FRAMES_QUEUED_MAX
-from tests.contracts.rigs import PeersRig, SimPeersRig
+from tests.contracts.rigs import PeersRig, SimPeersRig, ZmqPeersRig
 
 RIGS: dict[str, Callable[[], PeersRig]] = {
     "sim-1": lambda: SimPeersRig(1),
     "sim-2": lambda: SimPeersRig(2),
     "sim-3": lambda: SimPeersRig(3),
+    "zmq": ZmqPeersRig,
 }
 
 
 @pytest.fixture(params=RIGS)
-def rig(request: pytest.FixtureRequest) -> PeersRig:
-    return RIGS[request.param]()
+def rig(request: pytest.FixtureRequest) -> Iterator[PeersRig]:
+    rig = RIGS[request.param]()
+    yield rig
+    rig.close()
 
 
 def numbered(count: int) -> list[bytes]:
@@ -48,7 +51,7 @@ def test_each_lane_is_in_order_by_itself(rig: PeersRig) -> None:
     rig.until(lambda: len(heard.frames) == 100 * LANES_MAX)
     for lane in range(LANES_MAX):
         assert heard.lane("a", lane) == numbered(100)
-    assert len({(lane, connection) for _, lane, connection, _ in heard.frames}) == LANES_MAX
+    assert len({(lane, connection) for _, lane, connection, _ in heard.frames}) == LANES_MAX, "one connection a lane"
 
 
 def test_frames_sent_before_there_is_a_connection_wait_for_it(rig: PeersRig) -> None:
