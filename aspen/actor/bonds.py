@@ -33,6 +33,7 @@ class Bonds(Records):
         self._monitor = 0
 
     if TYPE_CHECKING:  # in `System`
+        observer: Callable[[Process, str, str, object], object] | None
 
         def end(self, process: Process, reason: object, *, terminate: bool) -> None:
             """Ends a process in order."""
@@ -68,6 +69,8 @@ class Bonds(Records):
     def monitor(self, watcher: Process | Reply[Any], target: Process) -> int:
         """Watches `target`. A process gets one `Down`; a reply is resolved with the exit reason."""
         self._monitor = number = self._monitor + 1
+        if self.observer is not None and isinstance(watcher, Process):
+            self.observer(watcher, "monitor", "", (number, target.pid))
         if isinstance(watcher, Process) and watcher.wake == DEAD:
             return number
         if target.wake == DEAD:
@@ -97,6 +100,8 @@ class Bonds(Records):
         target = (watcher.monitoring or {}).pop(number, None)
         if target is not None and target.watchers is not None:
             target.watchers.pop(number, None)
+        if self.observer is not None:
+            self.observer(watcher, "demonitor", "", number)
         if flush and watcher.urgent is not None:
             kept = [m for m in watcher.urgent if not (m[0] == INFO and _is_down(m[1][0], number))]
             watcher.urgent.clear()
@@ -163,6 +168,8 @@ class Bonds(Records):
 
     def _on_down(self, process: Process, number: int, pid: Pid, reason: object) -> None:
         if process.monitoring is not None and process.monitoring.pop(number, None) is not None:
+            if self.observer is not None:
+                self.observer(process, "down", "", (number, reason))
             put_urgent(process, INFO, (Down(number, pid, reason),))
 
     def _on_run(self, process: Process, fn: Callable[[Process], object], reply: Reply[Any]) -> None:

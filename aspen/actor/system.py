@@ -57,7 +57,18 @@ _latest: Callable[[], System | None] = lambda: None  # noqa: E731 -- a weak refe
 TERMINATE = "terminate"
 
 Observer = Callable[[Process, str, str, object], object]
-"""`(process, event, name, payload)`; events: `receive`, `reply`, `start`, `end`. The payload may change later."""
+"""`(process, event, name, payload)`. The payload may change later. Events:
+
+    receive, reply         a message that the process takes, and what its handler returned
+    start, end             of the process: its kind and arguments; its exit reason
+    monitor, demonitor     (number, pid of the target); the number
+    down                   (number, reason), when it is put among the mail
+    name, unname           the process comes to hold the name, or gives it up
+    supervise              (strategy, restarts allowed, period in ns)
+    restart                (id that failed, ids of the children, ids of those restarted, the node's time in ns)
+    stops                  (pid of a child, why)
+    gives_up               why a supervisor ends itself
+"""
 
 _KERNEL_MESSAGES = (INFO, STOP, IDLE_TIMEOUT, INIT, CONTINUE, RAISE)
 """What is in the urgent lane for the process's own sake; no dead letter when it ends first."""
@@ -438,6 +449,8 @@ class System(Bonds):
         if holder is not None:
             raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
         self.names[name] = process
+        if self.observer is not None:
+            self.observer(process, "name", str(name), None)
         process.more().names.append(lambda: self.unregister(name, process))
 
     def unregister(self, name: object, process: Process) -> None:
@@ -446,6 +459,8 @@ class System(Bonds):
             name.unregister(self, process)
         elif self.names.get(name) is process:
             del self.names[name]
+            if self.observer is not None:
+                self.observer(process, "unname", str(name), None)
 
     def whereis(self, name: object) -> Process | None:
         """The holder of a name."""

@@ -38,6 +38,7 @@ class DynamicSupervisor(Parent):
         self._ids: dict[int, str] = {}
         """The ids of those that run, by serial number."""
         self._count = 0
+        self._observed("supervise", ("one_for_one", self._intensity.count, self._intensity.period_ns))
 
     @call(timeout=None, raises=RAISES, urgent=True)
     async def start_child(self, spec: Child[Any]) -> Any:
@@ -124,8 +125,11 @@ class DynamicSupervisor(Parent):
 
     async def _restart(self, kid: Kid) -> None:
         """Counts a restart and tries it; one that fails is tried again later."""
-        if self._intensity.exceeded_by_one_at(self._process.sched.mono_ns()):
+        now_ns = self._process.sched.mono_ns()
+        self._observed("restart", (kid.spec.id, [kid.spec.id], [kid.spec.id], now_ns))
+        if self._intensity.exceeded_by_one_at(now_ns):
             self._report(kid, "intensity_exceeded", SHUTDOWN)
+            self._observed("gives_up", "intensity")
             self.ctx.stop(SHUTDOWN)
         try:
             await self._start_or_forget(kid)

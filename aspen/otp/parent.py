@@ -146,23 +146,23 @@ class Parent(Actor):
         kid.status = "running"
         kid.started_ns = process.sched.mono_ns()
 
-    async def _stop_kid(self, kid: Kid) -> None:
+    async def _stop_kid(self, kid: Kid, why: str = "operator") -> None:
         """Stops a child, if it runs, as its `shutdown` says. Its exit is then no news."""
-        ended = self._ask_to_end(kid)
+        ended = self._ask_to_end(kid, why)
         if ended is not None:
             await self._wait_ended(kid, ended)
 
-    async def _stop_in_reverse(self, kids: Sequence[Kid]) -> None:
+    async def _stop_in_reverse(self, kids: Sequence[Kid], why: str = "shutdown") -> None:
         for kid in reversed(kids):
-            await self._stop_kid(kid)
+            await self._stop_kid(kid, why)
 
     async def _stop_at_once(self, kids: Iterable[Kid]) -> None:
         """Asks these children to end at the same time, and waits for each, the least patient first."""
-        asked = [(kid, ended) for kid in kids if (ended := self._ask_to_end(kid)) is not None]
+        asked = [(kid, ended) for kid in kids if (ended := self._ask_to_end(kid, "shutdown")) is not None]
         for kid, ended in sorted(asked, key=lambda pair: pair[1].deadline):
             await self._wait_ended(kid, ended)
 
-    def _ask_to_end(self, kid: Kid) -> Reply[object] | None:
+    def _ask_to_end(self, kid: Kid, why: str) -> Reply[object] | None:
         """The reply brings the exit reason, or `CallTimeout` when the child is to be killed. None: it does not run."""
         _forget_retry(kid)
         process = kid.process
@@ -170,6 +170,7 @@ class Parent(Actor):
             kid.status = "stopped"
             return None
         kid.status = "stopping"
+        self._observed("stops", (process.pid, why))
         ended = process.system.exit_reason(process)
         shutdown = shutdown_of(kid.spec)
         process.system.exit(self._process, process, KILL if shutdown == BRUTAL_KILL else SHUTDOWN)
@@ -194,6 +195,12 @@ class Parent(Actor):
         process = self._process
         kid.status = "restarting"
         kid.retry = self.ctx.call_after(delay_s, lambda: put_urgent(process, INFO, (Retry(kid),)))
+
+    def _observed(self, event: str, payload: object) -> None:
+        """Tells simulation what a supervisor decides."""
+        observer = self._process.system.observer
+        if observer is not None:
+            observer(self._process, event, "", payload)
 
     def _report(self, kid: Kid, event: str, reason: object) -> None:
         process = self._process

@@ -80,6 +80,7 @@ class Supervisor(Parent):
         with `Shutdown`: the child has its crash report, the supervisor did nothing wrong."""
         self._kids: dict[str, Kid] = {}
         self._intensity = Intensity(*self.intensity)
+        self._observed("supervise", (self.strategy, self._intensity.count, self._intensity.period_ns))
         for spec in self._specs():
             self._add(spec)
         try:
@@ -120,6 +121,7 @@ class Supervisor(Parent):
             else:
                 self._kids[id] = kid
         self._intensity = self._intensity.changed(*self.intensity)
+        self._observed("supervise", (self.strategy, self._intensity.count, self._intensity.period_ns))
 
     # -- operations --------------------------------------------------------------------------------------
 
@@ -215,10 +217,13 @@ class Supervisor(Parent):
 
     async def _restart(self, kid: Kid, pause_s: float) -> None:
         """Counts a restart, stops those that the strategy names, and starts them all, after a pause if there is one."""
-        if self._intensity.exceeded_by_one_at(self._process.sched.mono_ns()):
+        now_ns = self._process.sched.mono_ns()
+        self._observed("restart", (kid.spec.id, *self._counted(kid), now_ns))
+        if self._intensity.exceeded_by_one_at(now_ns):
             self._report(kid, "intensity_exceeded", SHUTDOWN)
+            self._observed("gives_up", "intensity")
             self.ctx.stop(SHUTDOWN)
-        await self._stop_group(kid)
+        await self._stop_group(kid, "restart")
         if pause_s > 0:
             self._retry_later(kid, pause_s)
         else:
@@ -247,6 +252,7 @@ class Supervisor(Parent):
         ):
             return
         self._report(kid, "auto_shutdown", SHUTDOWN)
+        self._observed("gives_up", "auto_shutdown")
         self.ctx.stop(SHUTDOWN)
 
     # -- children --------------------------------------------------------------------------------------------
@@ -260,10 +266,16 @@ class Supervisor(Parent):
             return kids[kids.index(kid) :]
         return [kid]
 
-    async def _stop_group(self, kid: Kid) -> None:
+    def _counted(self, kid: Kid) -> tuple[list[str], list[str]]:
+        """The ids of the children, and of those restarted with this one; without those that are not started again."""
+        groups = (self.kids_now(), self._group(kid))
+        children, restarted = ([k.spec.id for k in kids if k is kid or k.spec.restart != "temporary"] for kids in groups)
+        return children, restarted
+
+    async def _stop_group(self, kid: Kid, why: str = "operator") -> None:
         """Stops this child and those that go with it. Temporary ones among those are gone for good."""
         group = self._group(kid)
-        await self._stop_in_reverse(group)
+        await self._stop_in_reverse(group, why)
         for member in group:
             if member is not kid:
                 self._drop_if_temporary(member)

@@ -23,12 +23,13 @@ one; so does it between a node and the scenario, so a crash may come between any
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from aspen.actor import ActorRef, NamedRef, Process, Reply
 from aspen.errors import UsageError
@@ -44,6 +45,21 @@ from aspen.sim.trace import Trace, plain_forms
 from aspen.sim.tripwire import Tripwires
 
 R = TypeVar("R")
+
+
+class Tap(Protocol):
+    """Is told what happens in a cluster. It only looks."""
+
+    quiet: frozenset[str]
+    """Events of actors that it does not want; fixed before nodes boot."""
+
+    def of_world(self, kind: str, node: str, detail: object) -> None:
+        """Called with each event that `Cluster.note` adds to the trace."""
+        ...
+
+    def of_actor(self, process: Process, event: str, name: str, payload: object) -> None:
+        """Called with each event of a kernel: see `aspen.actor.system.Observer`."""
+        ...
 
 
 class Cluster:
@@ -78,6 +94,8 @@ class Cluster:
         self.engine.escapes_end_it = True
         self.engine.gc_every_steps = gc_every_steps
         self._module_state = ModuleState() if module_state else None
+        self.tap: Tap | None = None
+        """Who is told what happens, beside the trace. Set it before nodes boot."""
         self.clock = self.engine.clock
         """The true time."""
         self.loop = VirtualLoop(self.engine, "world")  # type: ignore[abstract]  # the rest raises EscapedSimulation
@@ -100,6 +118,8 @@ class Cluster:
     def note(self, kind: str, node: str, detail: object) -> None:
         """Adds an event of the world to the trace."""
         self.trace.add(self.clock.now_ns, node, 0, kind, "", detail)
+        if self.tap is not None:
+            self.tap.of_world(kind, node, detail)
 
     def _note_disk(self, node: str, kind: str, path: str, detail: object) -> None:
         self.trace.add(self.clock.now_ns, node, 0, kind, path, detail)
@@ -108,11 +128,15 @@ class Cluster:
         """What the kernel of a node tells."""
         add, clock, name = self.trace.add, self.clock, node.name
         modules = self._module_state
+        tell = self.tap.of_actor if self.tap is not None else None
+        quiet = self.tap.quiet if self.tap is not None else frozenset[str]()
 
         def observe(process: Process, event: str, message: str, payload: object) -> None:
             if event == "start" and modules is not None:
                 modules.look_at(message.partition(":")[0])
             add(clock.now_ns, name, process.serial, event, message, payload)
+            if tell is not None and event not in quiet:
+                tell(process, event, message, payload)
 
         return observe
 
@@ -198,6 +222,16 @@ class Cluster:
             result: R = self.loop.run_until_complete(main)
         self.engine.raise_escapes()
         return result
+
+    def run_until(self, main: Coroutine[Any, Any, R], end_ns: int) -> asyncio.Task[R]:
+        """As `run`, but at most until the true time `end_ns`, and until `engine.stopping` is set. Returns the task of
+        `main`, which may have ended, by an error too, or not."""
+        task = self.loop.create_task(main)
+        task.add_done_callback(lambda _: setattr(self.engine, "stopping", True))
+        with self._running():
+            self.engine.run(end_ns)
+        self.engine.raise_escapes()
+        return task
 
     def run_for(self, seconds: float) -> None:
         """Lets so many true seconds pass. Raises as `run`."""

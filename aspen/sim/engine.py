@@ -71,6 +71,7 @@ class Engine:
         "_instant_step",
         "_sequence",
         "_timers_kept",
+        "between",
         "clock",
         "escapes",
         "escapes_end_it",
@@ -97,6 +98,8 @@ class Engine:
         """What reached for the real world, even if the program caught the error."""
         self.escapes_end_it = False
         """Whether the first escape ends the run."""
+        self.between: Callable[[], object] | None = None
+        """Called when nothing is left to run at an instant, before time goes on."""
         self._draw = VirtualRandom(seed, "scheduler").rng("loops").random
         self._heap: list[tuple[int, int, SimTimer]] = []
         self._sequence = 0
@@ -172,6 +175,10 @@ class Engine:
         at_ns = self.next_timer_ns()
         if at_ns > end_ns or at_ns == NEVER_NS:
             return False
+        if self.between is not None:
+            self.between()
+            if self.stopping:
+                return True
         heap = self._heap
         clock = self.clock
         clock.now_ns = max(clock.now_ns, at_ns)
@@ -215,6 +222,9 @@ class Engine:
                 if steps >= self._check_at:
                     self._check()
         finally:
+            last = self.running
+            if last is not None and not last.queue:
+                last.leave_ready()  # its callback raised, as KeyboardInterrupt does
             self.running = None
             events._set_running_loop(before)
 

@@ -8,7 +8,8 @@ the checks and the timeline here; pids are text, as `str(pid)` gives it.
     actor.exited        pid, reason
     supervisor.started  pid, strategy, intensity, period_ns
     supervisor.restart  pid, failed, children (ids of its children in start order), restarted (ids of those that it
-                        starts again, in start order); one for each restart that counts
+                        starts again, in start order), own_ns (on its node's clock; None when that is not known); one
+                        for each restart that counts
     supervisor.stops    pid, child (a pid that it asks to end), why (`shutdown`, `restart`, `operator`)
     supervisor.ended    pid, cause (`intensity`, `shutdown`, `auto_shutdown`, `crash`)
     monitor.made        monitor (its own in the whole record), watcher, target
@@ -25,6 +26,7 @@ the checks and the timeline here; pids are text, as `str(pid)` gives it.
     fault.began         fault, what
     fault.ended         fault, what
     branch              name (of a recovery branch that was taken)
+    message             pid, path, what (an actor takes a message)
     note                text
 """
 

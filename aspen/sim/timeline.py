@@ -88,6 +88,8 @@ def what(event: Event) -> str:
             return f"- {text('pid')} {text('reason')}"
         case "node.crashed" | "node.started" | "node.stopped":
             return f"## {event.kind.removeprefix('node.')} (boot {text('boot')})"
+        case "message":
+            return f". {text('path')} {text('what')}"
         case "note":
             return text("text")
         case _:

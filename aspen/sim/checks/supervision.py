@@ -138,7 +138,7 @@ def restart_intensity(events: Sequence[Event], *, grace_ns: int = GRACE_NS) -> l
                     message = f"{pid} restarts a child after it exceeded its intensity"
                     found.append(_violation("restart_after_escalation", message, event, exceeded[pid]))
                     continue
-                within = [one for one in recent.get(pid, ()) if one.at_ns >= event.at_ns - period_ns]
+                within = [one for one in recent.get(pid, ()) if _own_ns(one) >= _own_ns(event) - period_ns]
                 recent[pid] = [*within, event]
                 if len(recent[pid]) > intensity:
                     exceeded[pid] = event
@@ -159,6 +159,12 @@ def restart_intensity(events: Sequence[Event], *, grace_ns: int = GRACE_NS) -> l
             message = f"{pid} restarted more than {intensity} times within {period_ns / 1e9} s and went on"
             found.append(_violation("no_escalation", message, event, *recent[pid][:-1]))
     return found
+
+
+def _own_ns(event: Event) -> int:
+    """The time of a restart on its node's clock, by which intensity goes; world time when the record has none."""
+    own_ns = event.get("own_ns")
+    return own_ns if isinstance(own_ns, int) else event.at_ns
 
 
 def restart_sets(events: Sequence[Event]) -> list[Violation]:
