@@ -243,6 +243,60 @@ LANES_MAX = 4
 PEER_FRAMES_QUEUED_MAX = 1_000
 """The high-water mark: frames that may wait for one peer on one lane before a send is refused."""
 
+# -- membership -------------------------------------------------------------------------------
+
+MEMBERS_MAX = 1_024
+"""Nodes that one node knows of, those lost and left included. Others are refused, and counted."""
+
+MEMBER_NAME_CHARS_MAX = 100
+MEMBER_ADDRESS_CHARS_MAX = 200
+
+MEMBER_SEEDS_MAX = 16
+"""Nodes that a node is given to join through."""
+
+MEMBER_RING_SUCCESSORS = 3
+"""Successors on the ring that each node probes: so many neighbours may end at once and are noticed at once."""
+
+MEMBER_PROBE_EVERY_S = 1.0
+MEMBER_PROBE_DIRECT_S = 0.4
+MEMBER_PROBE_WHOLE_S = 0.9
+MEMBER_PROBE_RELAYS = 3
+"""Nodes that are asked to probe a node that does not answer."""
+
+MEMBER_RELAYED_MAX = 256
+"""Probes on behalf of others that are under way at once."""
+
+MEMBER_SUSPICION_PROBES = 3
+"""Probe intervals that a suspect has for its refutation, beside one for each bit of the number of members."""
+
+MEMBER_GOSSIP_EVERY_S = 0.2
+MEMBER_GOSSIP_FANOUT = 3
+MEMBER_GOSSIP_RECORDS_MAX = 16
+"""Rumours in one message."""
+
+MEMBER_GOSSIP_SENDS_PER_BIT = 4
+"""How often one node tells a rumour on, for each bit of the number of members."""
+
+MEMBER_SYNC_EVERY_S = 5.0
+MEMBER_SYNC_RECORDS_MAX = 64
+"""Records in one page of an exchange of all that is known."""
+
+MEMBER_RECONNECT_EVERY_S = 2.0
+MEMBER_RECONNECT_NODES = 2
+"""Lost nodes, or seeds, that are tried again at once."""
+
+MEMBER_CONNECTION_IDLE_S = 30.0
+"""A connection that membership has not used for so long, and does not need, is let go."""
+
+MEMBER_FORGET_S = 24 * 3_600.0
+"""How long a node that is lost or has left is remembered, and a lost one tried again."""
+
+MEMBER_LEAVE_S = 0.6
+"""How long a node that leaves goes on telling so."""
+
+MEMBER_BEHIND_S = 0.25
+"""A node that acts so much later than it wanted was suspended or blocked, and gives others that much more time."""
+
 # -- what is kept on disk -------------------------------------------------------------------
 
 STORAGE_KEY_BYTES_MAX = 511
@@ -278,3 +332,15 @@ _check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be rea
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
 _check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
 _check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")
+_check(MEMBER_PROBE_DIRECT_S * 2 < MEMBER_PROBE_WHOLE_S, "relays have as long as the direct way")
+_check(MEMBER_PROBE_WHOLE_S < MEMBER_PROBE_EVERY_S, "one probe of a node at a time")
+_check(MEMBER_BEHIND_S < MEMBER_PROBE_DIRECT_S, "a node that stood still blames nobody else")
+_check(MEMBER_GOSSIP_EVERY_S * 4 < MEMBER_PROBE_EVERY_S * MEMBER_SUSPICION_PROBES, "a refutation outruns a suspicion")
+_check(MEMBER_LEAVE_S < NODE_STOP_S, "a node that stops has time to say so")
+_check(MEMBER_SYNC_EVERY_S * 100 < MEMBER_FORGET_S, "what is forgotten is known to be gone by all")
+_check(MEMBER_PROBE_WHOLE_S * 2 < MEMBER_CONNECTION_IDLE_S, "a connection outlives the probes on it")
+_check(
+    MEMBER_SYNC_RECORDS_MAX * (2 * MEMBER_NAME_CHARS_MAX + MEMBER_ADDRESS_CHARS_MAX + 100) * 4 < FRAME_BYTES_MAX,
+    "a page fits a frame",
+)
+_check(MEMBER_SEEDS_MAX < MEMBERS_MAX, "there is room for the seeds")
