@@ -271,10 +271,10 @@ MEMBER_SUSPICION_PROBES = 3
 
 MEMBER_GOSSIP_EVERY_S = 0.2
 MEMBER_GOSSIP_FANOUT = 3
-MEMBER_GOSSIP_RECORDS_MAX = 16
+MEMBER_GOSSIP_RECORDS_MAX = 32
 """Rumours in one message."""
 
-MEMBER_GOSSIP_SENDS_PER_BIT = 4
+MEMBER_GOSSIP_SENDS_PER_BIT = 2
 """How often one node tells a rumour on, for each bit of the number of members."""
 
 MEMBER_SYNC_EVERY_S = 5.0
@@ -296,6 +296,56 @@ MEMBER_LEAVE_S = 0.6
 
 MEMBER_BEHIND_S = 0.25
 """A node that acts so much later than it wanted was suspended or blocked, and gives others that much more time."""
+
+# -- envelopes, tickets and joining -----------------------------------------------------------
+
+ENVELOPE_LIFE_S = 60.0
+"""How long a signed envelope is good for."""
+
+ENVELOPE_AHEAD_S = 60.0
+"""How far the clock of an origin may be ahead of its target's."""
+
+ENVELOPE_NONCE_BYTES = 16
+ENVELOPE_OPERATION_CHARS_MAX = 100
+ENVELOPE_PAYLOAD_BYTES_MAX = 256 * 1024
+
+ENVELOPE_REPLAYS_MAX = 100_000
+"""Envelopes that one node remembers until they expire."""
+
+ENVELOPE_REPLAYS_PER_ORIGIN_MAX = 10_000
+
+TICKET_CHARS_MAX = 2_000
+"""Characters of a ticket. It has to survive being pasted."""
+
+TICKET_NODES_MAX = 8
+TICKET_LIFE_S = 3_600.0
+"""How long a ticket is good for unless it is asked for otherwise."""
+
+TICKET_LIFE_S_MAX = 30 * 24 * 3_600.0
+
+JOIN_TICKETS_MAX = 256
+"""Tickets that one node has given out and that were neither used nor have expired."""
+
+# -- process groups -------------------------------------------------------------------------
+
+PG_NAME_CHARS_MAX = 200
+"""Characters of the name of a group."""
+
+PG_ENTRIES_MAX = 65_536
+"""Memberships in groups that one node announces. A further join is refused."""
+
+PG_CHANGES_KEPT = 1_024
+"""Latest changes of each node that are kept, to tell a peer that is a little behind only what it lacks."""
+
+PG_CHANGES_SENT_MAX = 256
+"""Changes in one message."""
+
+PG_TABLE_ENTRIES_SENT_MAX = 512
+"""Entries in one page of a node's table."""
+
+PG_SYNC_EVERY_S = 5.0
+PG_MONITORS_MAX = 10_000
+"""Actors that watch groups on one node."""
 
 # -- what is kept on disk -------------------------------------------------------------------
 
@@ -344,3 +394,8 @@ _check(
     "a page fits a frame",
 )
 _check(MEMBER_SEEDS_MAX < MEMBERS_MAX, "there is room for the seeds")
+_check(ENVELOPE_PAYLOAD_BYTES_MAX * 2 < FRAME_BYTES_MAX, "an envelope fits a frame")
+_check(ENVELOPE_REPLAYS_PER_ORIGIN_MAX * 2 <= ENVELOPE_REPLAYS_MAX, "one origin does not fill the memory of replays")
+_check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
+_check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
+_check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")

@@ -42,20 +42,20 @@ class Timing:
         """How long after its end the last of that many members has noticed the end of one."""
         return self.probe_every_ns + self.probe_whole_ns + self.suspicion_ns(members) + self.spread_ns(members)
 
-    def converge_ns(self, members: int, lost: int | None = None, transport_ns: int = _ns(4.0)) -> int:
-        """How long after the network has healed all agree on who is there, whatever was before.
+    def converge_ns(self, members: int, dead: int = 0, transport_ns: int = _ns(4.0)) -> int:
+        """How long after the network has healed all agree on who is there, and go on agreeing, whatever was before.
 
-        `lost` is how many the luckiest node holds for down (all others, unless given); it tries them in turn.
+        `dead` is how many are remembered that do not come back, and are tried in turn with those that do.
         `transport_ns` is how long the transport takes to connect anew. In the worst case suspicions that
-        began just before the healing run out first, wrongly; then those that were lost are found and refute.
+        began just before the healing run out first, wrongly; then those that were lost are found and refute; and
+        a node that missed the rumours has to wait for its next comparison.
         """
-        others = members - 1 if lost is None else lost
-        rounds = -(-others // limits.MEMBER_RECONNECT_NODES) + 1
+        rounds = 2 * -(-dead // limits.MEMBER_RECONNECT_NODES) + 2
         return (
             transport_ns
             + self.detect_ns(members)
             + rounds * self.reconnect_every_ns
-            + 2 * self.sync_every_ns
+            + self.sync_every_ns * 3 // 2
             + 2 * self.spread_ns(members)
         )
 

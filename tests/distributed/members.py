@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Superseded
 from aspen.distributed.membership import Membership, Seed
@@ -124,12 +124,35 @@ class Members:
             if not self.disagreeing():
                 return n * step_s
             await asyncio.sleep(step_s)
+        self._fail(f"no agreement within {within_s} s")
+
+    async def agreed_for_good(self, within_s: float, calm_s: float) -> float:
+        """The seconds until all agree and nobody comes or goes any more, for `calm_s` after `within_s`, which it must
+        not exceed."""
+        step_s = 0.1
+        latest_s = 0.0
+        events = self._events()
+        for n in range(round((within_s + calm_s) / step_s)):
+            await asyncio.sleep(step_s)
+            now = self._events()
+            if now != events or self.disagreeing():
+                events = now
+                latest_s = (n + 1) * step_s
+                if latest_s > within_s:
+                    self._fail(f"no lasting agreement within {within_s} s, but a change after {latest_s:.1f}")
+        return latest_s
+
+    def _events(self) -> list[int]:
+        return [len(node.history) for node in self.nodes.values()]
+
+    def _fail(self, what: str) -> NoReturn:
         lost = {name: self.nodes[name].view() for name in self.disagreeing()}
-        raise AssertionError(f"no agreement within {within_s} s: {self.alive()} run, and some see {lost}")
+        raise AssertionError(f"{what}: {self.alive()} run, and some see {lost}")
 
     @property
     def converge_s(self) -> float:
-        return self.timing.converge_ns(len(self.nodes)) / 1e9
+        dead = sum(not node.is_up for node in self.cluster.nodes.values())
+        return self.timing.converge_ns(len(self.nodes), dead) / 1e9
 
     def check_histories(self) -> None:
         """Ups and downs of every observer, for each node, alternate and rise."""
