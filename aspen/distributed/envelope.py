@@ -160,7 +160,9 @@ class Replays:
             raise AccessDenied(f"an envelope of {contents.origin} came a second time")
         mine = self._per_origin.get(contents.origin, 0)
         if mine >= ENVELOPE_REPLAYS_PER_ORIGIN_MAX or len(self._seen) >= ENVELOPE_REPLAYS_MAX:
-            raise Overloaded(f"{contents.origin} has sent too many envelopes that are still in their time; wait a little")
+            raise Overloaded(
+                f"{contents.origin} has sent too many envelopes that are still in their time; wait a little"
+            )
         self._seen.add(key)
         self._per_origin[contents.origin] = mine + 1
         heapq.heappush(self._by_expiry, (contents.expires_ns, *key))
@@ -177,7 +179,14 @@ class Replays:
 
 
 def new_contents(
-    origin: str, target: str, boot: int, operation: str, payload: bytes, *, now_ns: int, random_bits: Callable[[int], int]
+    origin: str,
+    target: str,
+    boot: int,
+    operation: str,
+    payload: bytes,
+    *,
+    now_ns: int,
+    random_bits: Callable[[int], int],
 ) -> Contents:
     """Contents that are good from now for as long as is allowed. `random_bits(n)` gives n random bits, unpredictable."""
     nonce = random_bits(8 * ENVELOPE_NONCE_BYTES).to_bytes(ENVELOPE_NONCE_BYTES, "big")

@@ -556,7 +556,9 @@ class Membership:
         mine = [
             record
             for record in self._table()
-            if low < record.node_id and (not high or record.node_id <= high) and record.rank > ranks.get(record.node_id, ())
+            if low < record.node_id
+            and (not high or record.node_id <= high)
+            and record.rank > ranks.get(record.node_id, ())
         ]
         if mine:
             self._send_pages(peer, mine, low, high, ask=False)
