@@ -90,13 +90,13 @@ def state(found: Mapping[str, Any]) -> Group:
     return Group(status, Text("state", style="dim"), attributes)
 
 
-def trace_event(console: Console, kind: str, data: Any, *, as_json: bool) -> None:
-    """One event of a trace, as it comes."""
+def trace_event(console: Console, kind: str, data: Any, first_ns: int, *, as_json: bool) -> None:
+    """One event of a trace, as it comes, with the seconds since the first."""
     if as_json:
         console.file.write(json.dumps(data if kind == "trace" else {kind: data}, default=str) + "\n")
         console.file.flush()
     elif kind == "trace":
-        line = Text(f"{data['at_ns'] / 1e9:>14.6f} ", style="dim")
+        line = Text(f"{(data['at_ns'] - first_ns) / 1e9:>12.6f} ", style="dim")
         line.append(f"{data['event']:<8}", style="red" if data["event"] == "crash" else "cyan")
         line.append(f"{data['handler']}{data['args']}" if data["handler"] else "")
         if data["detail"]:
