@@ -41,6 +41,10 @@ class FailureFileError(UsageError):
     """A failure file cannot be read or belongs to another version. Names the field's path and what is right."""
 
 
+class TicketError(UsageError):
+    """A ticket cannot be read or used. Says what seems to be wrong; never repeats the ticket, which is a secret."""
+
+
 class NotEncodable(UsageError):
     """A message holds a value that cannot leave the process. Names the value and its type."""
 

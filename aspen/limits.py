@@ -345,6 +345,111 @@ LINK_BYES_PER_S_MAX = 20
 LINK_REFUSED_CONNECTIONS_MAX = 16
 """Connections of one peer that are remembered for having brought a bad frame."""
 
+
+# -- membership -------------------------------------------------------------------------------
+
+MEMBERS_MAX = 1_024
+"""Nodes that one node knows of, those lost and left included. Others are refused, and counted."""
+
+MEMBER_NAME_CHARS_MAX = 100
+MEMBER_ADDRESS_CHARS_MAX = 200
+
+MEMBER_SEEDS_MAX = 16
+"""Nodes that a node is given to join through."""
+
+MEMBER_RING_SUCCESSORS = 3
+"""Successors on the ring that each node probes: so many neighbours may end at once and are noticed at once."""
+
+MEMBER_PROBE_EVERY_S = 1.0
+MEMBER_PROBE_DIRECT_S = 0.4
+MEMBER_PROBE_WHOLE_S = 0.9
+MEMBER_PROBE_RELAYS = 3
+"""Nodes that are asked to probe a node that does not answer."""
+
+MEMBER_RELAYED_MAX = 256
+"""Probes on behalf of others that are under way at once."""
+
+MEMBER_SUSPICION_PROBES = 3
+"""Probe intervals that a suspect has for its refutation, beside one for each bit of the number of members."""
+
+MEMBER_GOSSIP_EVERY_S = 0.2
+MEMBER_GOSSIP_FANOUT = 3
+MEMBER_GOSSIP_RECORDS_MAX = 32
+"""Rumours in one message."""
+
+MEMBER_GOSSIP_SENDS_PER_BIT = 2
+"""How often one node tells a rumour on, for each bit of the number of members."""
+
+MEMBER_SYNC_EVERY_S = 5.0
+MEMBER_SYNC_RECORDS_MAX = 64
+"""Records in one page of an exchange of all that is known."""
+
+MEMBER_RECONNECT_EVERY_S = 2.0
+MEMBER_RECONNECT_NODES = 2
+"""Lost nodes, or seeds, that are tried again at once."""
+
+MEMBER_CONNECTION_IDLE_S = 30.0
+"""A connection that membership has not used for so long, and does not need, is let go."""
+
+MEMBER_FORGET_S = 24 * 3_600.0
+"""How long a node that is lost or has left is remembered, and a lost one tried again."""
+
+MEMBER_LEAVE_S = 0.6
+"""How long a node that leaves goes on telling so."""
+
+MEMBER_BEHIND_S = 0.25
+"""A node that acts so much later than it wanted was suspended or blocked, and gives others that much more time."""
+
+# -- envelopes, tickets and joining -----------------------------------------------------------
+
+ENVELOPE_LIFE_S = 60.0
+"""How long a signed envelope is good for."""
+
+ENVELOPE_AHEAD_S = 60.0
+"""How far the clock of an origin may be ahead of its target's."""
+
+ENVELOPE_NONCE_BYTES = 16
+ENVELOPE_OPERATION_CHARS_MAX = 100
+ENVELOPE_PAYLOAD_BYTES_MAX = 256 * 1024
+
+ENVELOPE_REPLAYS_MAX = 100_000
+"""Envelopes that one node remembers until they expire."""
+
+ENVELOPE_REPLAYS_PER_ORIGIN_MAX = 10_000
+
+TICKET_CHARS_MAX = 2_000
+"""Characters of a ticket. It has to survive being pasted."""
+
+TICKET_NODES_MAX = 8
+TICKET_LIFE_S = 3_600.0
+"""How long a ticket is good for unless it is asked for otherwise."""
+
+TICKET_LIFE_S_MAX = 30 * 24 * 3_600.0
+
+JOIN_TICKETS_MAX = 256
+"""Tickets that one node has given out and that were neither used nor have expired."""
+
+# -- process groups -------------------------------------------------------------------------
+
+PG_NAME_CHARS_MAX = 200
+"""Characters of the name of a group."""
+
+PG_ENTRIES_MAX = 65_536
+"""Memberships in groups that one node announces. A further join is refused."""
+
+PG_CHANGES_KEPT = 1_024
+"""Latest changes of each node that are kept, to tell a peer that is a little behind only what it lacks."""
+
+PG_CHANGES_SENT_MAX = 256
+"""Changes in one message."""
+
+PG_TABLE_ENTRIES_SENT_MAX = 512
+"""Entries in one page of a node's table."""
+
+PG_SYNC_EVERY_S = 5.0
+PG_MONITORS_MAX = 10_000
+"""Actors that watch groups on one node."""
+
 # -- what is kept on disk -------------------------------------------------------------------
 
 STORAGE_KEY_BYTES_MAX = 511
@@ -394,3 +499,22 @@ _check(LINK_HEARTBEAT_S * 4 <= LINK_DEADLINE_S, "a heartbeat that is late is no 
 _check(LINK_HELLO_MAX_S * 4 <= LINK_DEADLINE_S, "a peer is asked more than once")
 _check(LINK_RETRANSMIT_MAX_S * 3 <= LINK_DEADLINE_S, "a lost frame is sent again before the peer is given up")
 _check(LINK_DEADLINE_S * 2 < LINK_IDLE_S, "what is idle is still alive")
+
+
+_check(MEMBER_PROBE_DIRECT_S * 2 < MEMBER_PROBE_WHOLE_S, "relays have as long as the direct way")
+_check(MEMBER_PROBE_WHOLE_S < MEMBER_PROBE_EVERY_S, "one probe of a node at a time")
+_check(MEMBER_BEHIND_S < MEMBER_PROBE_DIRECT_S, "a node that stood still blames nobody else")
+_check(MEMBER_GOSSIP_EVERY_S * 4 < MEMBER_PROBE_EVERY_S * MEMBER_SUSPICION_PROBES, "a refutation outruns a suspicion")
+_check(MEMBER_LEAVE_S < NODE_STOP_S, "a node that stops has time to say so")
+_check(MEMBER_SYNC_EVERY_S * 100 < MEMBER_FORGET_S, "what is forgotten is known to be gone by all")
+_check(MEMBER_PROBE_WHOLE_S * 2 < MEMBER_CONNECTION_IDLE_S, "a connection outlives the probes on it")
+_check(
+    MEMBER_SYNC_RECORDS_MAX * (2 * MEMBER_NAME_CHARS_MAX + MEMBER_ADDRESS_CHARS_MAX + 100) * 4 < FRAME_BYTES_MAX,
+    "a page fits a frame",
+)
+_check(MEMBER_SEEDS_MAX < MEMBERS_MAX, "there is room for the seeds")
+_check(ENVELOPE_PAYLOAD_BYTES_MAX * 2 < FRAME_BYTES_MAX, "an envelope fits a frame")
+_check(ENVELOPE_REPLAYS_PER_ORIGIN_MAX * 2 <= ENVELOPE_REPLAYS_MAX, "one origin does not fill the memory of replays")
+_check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
+_check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
+_check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")

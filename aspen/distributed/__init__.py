@@ -1,11 +1,18 @@
 """Several nodes as one system.
 
-frames        the frames of the link protocol: bytes to values and back
-stream        one reliable lane: batches, chunks, windows, credit, retransmission
-link          the state machine of one link, sans-IO; its docstring is the theory of operation
-links         all links of a node, over its `PeerTransport`
-remote        actors of other nodes: calls, links, monitors, exits, starts
-starting      start_on, start_link_on, whereis_on, nodes
+frames            the frames of the link protocol: bytes to values and back
+stream            one reliable lane: batches, chunks, windows, credit, retransmission
+link              the state machine of one link, sans-IO; its docstring is the theory of operation
+links             all links of a node, over its `PeerTransport`
+remote            actors of other nodes: calls, links, monitors, exits, starts
+starting          start_on, start_link_on, whereis_on
+membership        who is there: probes, gossip, suspicion and refutation; its docstring is the theory of operation
+members           its records and messages, and what it asks of its edge; on `ring`, `rumours`, `probing`, `connections`
+membership_port   membership on the clock and the frames of a node
+pg                process groups, for actors; on `groups`, their state, and `pg_port`, their messages
+roles             which role may do what from outside
+envelope          signed operations, relayed by nodes that cannot forge them
+ticket            one line that leads to nodes, and lets a new one join; `joining`: each is good once
 """
 
 from __future__ import annotations

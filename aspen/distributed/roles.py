@@ -1,0 +1,61 @@
+"""Which role may do what to a node from outside: one table over everything that a node takes from the network.
+
+Deny by default: what is not in the table is refused, whoever asks. A test compares the table with every message of this
+package and every operation of the control port, so that a new one without a row fails.
+
+Checked where a message enters. What came through another node is checked for its origin, whose signature the
+envelope bears, and not for the relay.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aspen.errors import AccessDenied
+from aspen.trust import Role
+
+NODES: Final = frozenset({Role.NODE})
+"""Among peers only. An admin is no peer: it cannot claim that nodes are gone, or answer for one."""
+
+REMOTE: Final[dict[str, frozenset[Role]]] = {
+    # who is there
+    "aspen.member.said": NODES,
+    # process groups
+    "aspen.pg.changes": NODES,
+    "aspen.pg.digest": NODES,
+    "aspen.pg.table": NODES,
+    # what is relayed: the origin is checked again, for the operation within
+    "aspen.envelope": NODES,
+    # taking in a new node
+    "aspen.join": frozenset({Role.JOINER}),
+}
+"""Who may send a message of that type to a node."""
+
+PARTS: Final = frozenset(
+    {
+        "aspen.member",
+        "aspen.member.ping",
+        "aspen.member.ack",
+        "aspen.member.pingfor",
+        "aspen.member.digest",
+        "aspen.member.page",
+        "aspen.pg.change",
+        "aspen.joined",
+    }
+)
+"""Types that stand within those above, or in answers: alone they are no request, and nobody may send them as one."""
+
+
+def may(role: Role, type_id: str) -> bool:
+    """Whether a key of this role may send messages of this type."""
+    return role in REMOTE.get(type_id, frozenset())
+
+
+def check(role: Role, type_id: str) -> None:
+    """Raises AccessDenied unless a key of this role may send messages of this type."""
+    allowed = REMOTE.get(type_id)
+    if allowed is None:
+        raise AccessDenied(f"{type_id!r:.100} is nothing that a node takes from the network")
+    if role not in allowed:
+        who = " or ".join(sorted(one.value for one in allowed))
+        raise AccessDenied(f"{type_id} is for the role {who}, and this key has {role.value}")
