@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aspen.actor import Process, System
+from aspen.distributed import Joining, Seed
 from aspen.io import new_event_loop, real_ports
 from aspen.io.children import Beats
-from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
+from aspen.io.keys import Identity, TrustedKeys, load_or_create_identity, load_or_create_user, update_trusted
 from aspen.io.logs import log_handler, stderr_is_terminal
-from aspen.io.nodes import NodeSeat
+from aspen.io.nodes import NodeSeat, peers
 from aspen.io.process import spare_collections
 from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
+from aspen.io.zmq_peers import ZmqPeers
 from aspen.io.zmq_port import ZmqTransport
+from aspen.limits import MEMBER_SEEDS_MAX
 from aspen.node import Node, NodeConfig, Planned
 from aspen.node.reports import JsonFormatter, TextFormatter
 from aspen.shell import interrupts
+from aspen.trust import Role, TrustEntry
 from aspen.types import Secret
 
 R = TypeVar("R")
@@ -86,11 +90,12 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
             boot=seat.boot,
             node_id=identity.node_id,
             process_id=os.getpid(),
+            joining=_joining(config, loop, identity, directory, trusted, seat) if config.cluster else None,
             curve_secret_z85=Secret(identity.curve_secret_z85),
             authorize=trusted.authorize,
             set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
         )
-        node.on_bound.append(lambda address: seat.announce(address, identity.node_id))
+        node.on_bound.append(lambda address: seat.announce(identity.node_id, address=address))
         watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)
         beats = Beats(os.environ)
         beats.keep_on(loop, lambda: _orphaned(node))
@@ -107,6 +112,38 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
         transport.close()
         ports.offload.close()
         seat.close()
+
+
+def _joining(
+    config: NodeConfig,
+    loop: asyncio.AbstractEventLoop,
+    identity: Identity,
+    directory: Path,
+    trusted: TrustedKeys,
+    seat: NodeSeat,
+) -> Joining:
+    """How a node of this machine joins a cluster: through those that run here already.
+
+    Its key is entered as a node's among the trusted ones of its directory. Whoever can write there could do so anyway.
+    """
+    entry = TrustEntry(identity.node_id, Role.NODE, config.name)
+    update_trusted(directory, lambda keys: keys if keys.find(entry.node_id) else keys.with_entry(entry))
+
+    def identify(curve_key_z85: str) -> str | None:
+        known = trusted.authorize(curve_key_z85)
+        return known.node_id if known is not None and known.role is Role.NODE else None
+
+    def seeds() -> list[Seed]:
+        others = [record for record in peers(directory, config.cluster) if record.node_id != identity.node_id]
+        return [Seed(record.node_id, record.links_address) for record in others[:MEMBER_SEEDS_MAX]]
+
+    return Joining(
+        identity.node_id,
+        lambda: ZmqPeers(loop, config.cluster_address, identity.curve_secret_z85, identify),
+        seeds,
+        trusted.is_node,
+        lambda address: seat.announce(identity.node_id, cluster=config.cluster, links_address=address),
+    )
 
 
 def _stop(node: Node, signal_name: str) -> None:

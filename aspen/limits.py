@@ -88,6 +88,9 @@ HEART_PAUSE_S_MAX = 10.0
 UP_NODES_MAX = 32
 """Nodes of one `aspen up`."""
 
+NODE_MONITORS_MAX = 1_000
+"""Actors of one node that are told of nodes that come and go."""
+
 # -- actors of other nodes ---------------------------------------------------------------------
 
 REMOTE_CALLS_KEPT_MIN = 64

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+PID_NODE_CHARS_MAX: Final = 32
+"""A longer node id, which a public key is, is printed by its first characters."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pid:
@@ -18,7 +21,8 @@ class Pid:
     serial: int
 
     def __str__(self) -> str:
-        return f"<{self.node}.{self.boot}.{self.serial}>"
+        node = self.node if len(self.node) <= PID_NODE_CHARS_MAX else f"{self.node[:8]}~"
+        return f"<{node}.{self.boot}.{self.serial}>"
 
 
 class Secret:

@@ -2,6 +2,7 @@
 
 /                   NodeSupervisor
 ├── shell           the control port and the sessions of attached clients
+├── distribution    links with other nodes, who is there, process groups; of a node that is part of a cluster
 └── apps            the applications, shown at the top by their own names: /shop
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aspen.distributed import Distribution
+from aspen.limits import MEMBER_LEAVE_S
 from aspen.node import Node
 from aspen.otp import Applications, Child, Supervisor, child
 from supervisors.shell import ShellSupervisor
@@ -30,6 +33,9 @@ class NodeSupervisor(Supervisor):
         node = self._node
         if node.node_config.address and node.system.ports.transport is not None:
             yield child(ShellSupervisor, node, node.node_config.address, node.curve_secret_z85).opts(id="shell")
+        # Before the applications, which may look for other nodes as they start, and after them at the end.
+        if node.joining is not None:
+            yield child(Distribution, node.joining).opts(id="distribution", shutdown=MEMBER_LEAVE_S + 2.0)
         # Stops what it runs within its own bounds, application by application: hence no time of its own.
         yield child(Applications, node.application_ended, node.plan_with_settings()).opts(
             id="apps", shutdown="infinity"

@@ -24,8 +24,8 @@ from aspen.types import KILL, KILLED, NOPROC, NORMAL, Down, Exit, Pid
 class Bonds(Records):
     """The part of a `System` through which the end of one process reaches others."""
 
-    def __init__(self, name: str, boot: int, ports: Ports) -> None:
-        super().__init__(name, boot, ports)
+    def __init__(self, name: str, boot: int, ports: Ports, node: str = "") -> None:
+        super().__init__(name, boot, ports, node)
         self.signals: dict[str, Callable[..., None]] = {
             "exit": self._on_exit,
             "down": self._on_down,
@@ -193,7 +193,7 @@ class Bonds(Records):
                 if linked:
                     self._bound_orphan(process)
             else:
-                pid = sender.pid if sender is not None else Pid(self.name, self.boot, 0)
+                pid = sender.pid if sender is not None else Pid(self.node, self.boot, 0)
                 put_urgent(process, INFO, (Exit(pid, reason),))
             return
         if isinstance(reason, str) and reason == NORMAL and sender is not process and not process.trap_exit:

@@ -130,7 +130,7 @@ class Process:
     @property
     def pid(self) -> Pid:
         """Its identity."""
-        return Pid(self.system.name, self.system.boot, self.serial)
+        return Pid(self.system.node, self.system.boot, self.serial)
 
     @property
     def path(self) -> str:

@@ -22,8 +22,10 @@ class Records:
 
     scheduler: Scheduler
 
-    def __init__(self, name: str, boot: int, ports: Ports) -> None:
+    def __init__(self, name: str, boot: int, ports: Ports, node: str = "") -> None:
         self.name = name
+        self.node = node or name
+        """Its id within a cluster, which pids carry."""
         self.boot = boot
         self.ports = ports
         self.dead_letter_counts: Counter[str] = Counter()

@@ -88,17 +88,19 @@ class System(Bonds):
         ports: Ports,
         *,
         boot: int = 1,
+        node: str = "",
         strict_messages: bool = False,
         choose: Callable[[deque[Process]], bool | None] | None = None,
     ) -> None:
-        """`choose` is simulation's: see `Scheduler`. In simulation `ports.steering` gives it, and an observer that
-        is told of every message that an actor takes, every reply, and every start and end."""
+        """`node` is its id within a cluster, its name unless given. `choose` is simulation's: see `Scheduler`. In
+        simulation `ports.steering` gives it, and an observer that is told of every message that an actor takes, every
+        reply, and every start and end."""
         steering = ports.steering
         if steering is not None:
             choose = choose or steering.choose
             strict_messages = strict_messages or steering.strict_messages
         observer: Observer | None = steering.observer if steering is not None else None
-        super().__init__(name, boot, ports)
+        super().__init__(name, boot, ports, node)
         self.strict_messages = strict_messages
         self.observer = observer
         self._flags = (F_STRICT if strict_messages else 0) | (F_OBSERVED if observer is not None else 0)
@@ -116,7 +118,7 @@ class System(Bonds):
         self.loop = ports.loop.asyncio
         _of_loop[self.loop] = self
         _forget_latest()  # It may be an earlier system of this loop.
-        _by_identity[(name, boot)] = self
+        _by_identity[(self.node, boot)] = self
 
     # -- starting ---------------------------------------------------------------------------------------
 
@@ -474,7 +476,7 @@ class System(Bonds):
 
     def find(self, pid: Pid) -> Process | None:
         """The live process with this pid."""
-        if (pid.node, pid.boot) != (self.name, self.boot):
+        if (pid.node, pid.boot) != (self.node, self.boot):
             return None
         return self.table.get(pid.serial)
 
@@ -519,7 +521,7 @@ class System(Bonds):
     def close(self) -> None:
         """Runs nothing more on this system."""
         self.scheduler.stop()
-        _by_identity.pop((self.name, self.boot), None)
+        _by_identity.pop((self.node, self.boot), None)
 
 
 def _forget_latest() -> None:

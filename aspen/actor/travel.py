@@ -21,7 +21,7 @@ from aspen.types import Pid
 def _fields(ref: ActorRef) -> Sequence[Any]:
     if isinstance(ref, NamedRef):
         system = ref._system
-        return (Pid(system.name, system.boot, 0), ref.aspen_kind, ref._name)
+        return (Pid(system.node, system.boot, 0), ref.aspen_kind, ref._name)
     process = ref._p
     name = process.far_name if isinstance(process, RemoteProcess) else None
     return (process.pid, process.blueprint.kind, name)
@@ -32,7 +32,7 @@ def _from_fields(fields: Sequence[Any]) -> ActorRef:
     if not isinstance(pid, Pid) or not isinstance(kind, str):
         raise BadFrame("a reference must hold a pid and a class")
     system = _here(pid)
-    if pid.node != system.name:
+    if pid.node != system.node:
         if system.far is None:
             raise BadFrame(f"the node of {pid} is not connected: this one is not part of a cluster")
         return make_ref(system.far.resolve(pid, kind, name))

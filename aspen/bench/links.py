@@ -112,7 +112,8 @@ class Caller(_Node):
         """Sends it and waits for its echo."""
         future = self._calls[message] = asyncio.get_running_loop().create_future()
         self.links.send(self.peer, DATA, message)
-        return await future
+        echo: bytes = await future
+        return echo
 
     async def calls(self, callers: int, count: int) -> float:
         """Calls a second of so many callers, who each wait for an answer before they call again."""

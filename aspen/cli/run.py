@@ -36,6 +36,7 @@ DEFAULT_FILE = "aspen.toml"
     help="Whether the end of the application ends the node.",
 )
 @click.option("--strict-messages", is_flag=True, default=None, help="Check that every message could leave the process.")
+@click.option("--cluster", metavar="NAME", help="Joins this cluster of nodes of this machine.")
 @click.option("--no-main", "without_main", is_flag=True, help="Leave the application's foreground part out.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))
@@ -66,7 +67,7 @@ def run(
     values = dict(parse_setting(item) for item in settings)
     for key, value in flags.items():
         section, _, rest = key.partition("_") if key.startswith("log_") else ("node", "", key)
-        values[f"{section}.{rest}"] = value
+        values["cluster.name" if key == "cluster" else f"{section}.{rest}"] = value
     config = read_config(text, source=str(chosen), environ=os.environ, flags=values)
     app = load_application(application)
     try:

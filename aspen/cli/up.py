@@ -73,6 +73,8 @@ async def up(
                 *options,
                 "--name",
                 f"{prefix}-{number}",
+                "--cluster",
+                prefix,
                 *([] if number == 1 else ["--no-main"]),
                 "--",
                 *words,

@@ -4,6 +4,7 @@ frames            the frames of the link protocol: bytes to values and back
 stream            one reliable lane: batches, chunks, windows, credit, retransmission
 link              the state machine of one link, sans-IO; its docstring is the theory of operation
 links             all links of a node, over its `PeerTransport`
+distribution      one node's part in a cluster: joins all of these; nodes, monitor_nodes
 remote            actors of other nodes: calls, links, monitors, exits, starts
 starting          start_on, start_link_on, whereis_on
 membership        who is there: probes, gossip, suspicion and refutation; its docstring is the theory of operation
@@ -17,9 +18,19 @@ ticket            one line that leads to nodes, and lets a new one join; `joinin
 
 from __future__ import annotations
 
+from aspen.distributed.distribution import (
+    Distribution,
+    Joining,
+    NodeInfo,
+    demonitor_nodes,
+    monitor_nodes,
+    nodes,
+)
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
 from aspen.distributed.link import IDLE_CLOSE, Me
 from aspen.distributed.links import Links, LinksHandler, Pin
+from aspen.distributed.members import NodeDown, NodeUp
+from aspen.distributed.membership import Seed
 from aspen.distributed.remote import Carrier, Remote
 from aspen.distributed.starting import start_link_on, start_on, whereis_on
 
@@ -29,11 +40,20 @@ __all__ = [
     "IDLE_CLOSE",
     "LOSSY",
     "Carrier",
+    "Distribution",
+    "Joining",
     "Links",
     "LinksHandler",
     "Me",
+    "NodeDown",
+    "NodeInfo",
+    "NodeUp",
     "Pin",
     "Remote",
+    "Seed",
+    "demonitor_nodes",
+    "monitor_nodes",
+    "nodes",
     "start_link_on",
     "start_on",
     "whereis_on",

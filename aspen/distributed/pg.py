@@ -27,7 +27,7 @@ from aspen.actor.sending import send_slow
 from aspen.distributed.groups import Entry, GroupChange, GroupEffect, Groups, Tell
 from aspen.errors import Overloaded, UsageError
 from aspen.limits import PG_MONITORS_MAX
-from aspen.otp.starting import _here
+from aspen.otp.starting import here
 from aspen.wire import message
 
 _TABLE: Final = "aspen.pg"
@@ -101,7 +101,7 @@ class PgTable:
     """The groups of one node, with the actors in them. Made on first use; lives as long as the node."""
 
     def __init__(self, system: System) -> None:
-        self.groups = Groups(system.name, system.boot)
+        self.groups = Groups(system.node, system.boot)
         self.system = system
         self.on_news: Callable[[], object] = lambda: None
         """Called when actors of this node have joined or left."""
@@ -216,7 +216,7 @@ def _table() -> PgTable:
 
 def _own(operation: str, ref: object) -> Process:
     """The actor of this node that is meant."""
-    system, caller = _here()
+    system, caller = here()
     process = caller if ref is None else process_of(ref)
     if process is None:
         raise UsageError(f"pg.{operation}() acts for the calling actor, and no actor is calling; name one")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from aspen import wire
-from aspen.actor import Process, Reply, System
+from aspen.actor import Process, Reply, System, make_ref
 from aspen.actor.behaviour import APPLY, INFO
 from aspen.actor.process import DEAD
 from aspen.actor.remote import RemoteProcess
@@ -142,6 +142,13 @@ class Remote:
         elif not found.blueprint.specs:
             found.blueprint = blueprint  # It was known by its pid only.
         return found
+
+    def ref_of(self, pid: Pid, kind: str) -> Any:
+        """A reference to an actor, of this node or of another."""
+        if pid.node != self.system.node:
+            return make_ref(self.resolve(pid, kind, None))
+        found = self.system.find(pid)
+        return make_ref(found if found is not None else self.system.tombstone(pid))
 
     def cast(self, target: RemoteProcess, name: str, args: tuple[Any, ...]) -> None:
         """Sends a cast. What is not taken becomes a dead letter."""
@@ -285,7 +292,7 @@ class Remote:
         boot, serial, kind, name = address
         if name is not None:
             return self.system.whereis(name) or self.system.tombstone(name)
-        found = self.system.find(Pid(self.system.name, boot, serial))
+        found = self.system.find(Pid(self.system.node, boot, serial))
         if found is None:
             found = self.system.tombstone(f"<{kind.rpartition(':')[2]} {self.system.name}.{boot}.{serial}>")
         return found
@@ -360,7 +367,7 @@ class Remote:
 
     def _meant(self, address: tuple[Any, ...]) -> Pid:
         boot, serial, _, _ = address
-        return Pid(self.system.name, boot, serial)
+        return Pid(self.system.node, boot, serial)
 
     def _on_monitor(self, peer: Peer, number: int, address: tuple[Any, ...]) -> None:
         target = self._local(address)

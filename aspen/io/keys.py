@@ -263,8 +263,18 @@ class TrustedKeys:
             return None
         return (status.st_ino, status.st_mtime_ns, status.st_size)
 
+    def is_node(self, node_id: str) -> bool:
+        """Whether that node is trusted as one."""
+        self._look()
+        entry = self._trusted.find(node_id)
+        return entry is not None and entry.role is Role.NODE
+
     def authorize(self, curve_key_z85: str) -> TrustEntry | None:
         """The entry of the key with which a connection has proved itself; None: refuse it."""
+        self._look()
+        return self._trusted.authorize(curve_key_z85)
+
+    def _look(self) -> None:
         stamp = self._stamp_now()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -273,4 +283,3 @@ class TrustedKeys:
             except ConfigError as error:
                 log.error("nobody is trusted until this is mended: %s", error)
                 self._trusted = TrustFile()
-        return self._trusted.authorize(curve_key_z85)

@@ -32,6 +32,10 @@ class NodeRecord:
     node_id: str
     process_id: int
     boot: int
+    cluster: str = ""
+    """The cluster that it is a part of."""
+    links_address: str = ""
+    """Where other nodes connect to it."""
 
 
 class NodeSeat:
@@ -58,6 +62,7 @@ class NodeSeat:
             who = f" (process {running.process_id})" if running is not None else ""
             raise ConfigError(f"a node named {name!r} runs already{who}; stop it, or choose another --name") from None
         self.boot = self._count_boot()
+        self._told = NodeRecord(name, "", "", os.getpid(), self.boot)
         self._record = self._run / f"{name}.json"
         self._record.unlink(missing_ok=True)
 
@@ -70,10 +75,19 @@ class NodeSeat:
         _replace(path, f"{boot}\n")
         return boot
 
-    def announce(self, address: str, node_id: str) -> None:
-        """Tells the machine's other processes where the node is."""
-        record = NodeRecord(self.name, address, node_id, os.getpid(), self.boot)
-        _replace(self._record, json.dumps(asdict(record)) + "\n")
+    def announce(self, node_id: str, *, address: str = "", cluster: str = "", links_address: str = "") -> None:
+        """Tells the machine's other processes where the node is; what is not given stays as it was told before."""
+        told = self._told
+        self._told = told = NodeRecord(
+            self.name,
+            address or told.address,
+            node_id,
+            os.getpid(),
+            self.boot,
+            cluster or told.cluster,
+            links_address or told.links_address,
+        )
+        _replace(self._record, json.dumps(asdict(told)) + "\n")
 
     def close(self) -> None:
         """Gives the name up. Idempotent."""
@@ -84,7 +98,19 @@ class NodeSeat:
 
 
 def find_node(directory: Path, name: str) -> NodeRecord | None:
-    """The record of a node that has announced itself and lives; None when there is none."""
+    """The record of a node that lives and can be attached to; None when there is none."""
+    record = _find(directory, name)
+    return record if record is not None and record.address else None
+
+
+def peers(directory: Path, cluster: str) -> list[NodeRecord]:
+    """The nodes of a cluster that run on this machine and have bound their links, by name."""
+    names = [path.stem for path in sorted((directory / RUN_DIRECTORY).glob("*.json"))]
+    found = [record for name in names if (record := _find(directory, name)) is not None]
+    return [record for record in found if record.cluster == cluster and record.links_address]
+
+
+def _find(directory: Path, name: str) -> NodeRecord | None:
     path = directory / RUN_DIRECTORY / f"{name}.json"
     try:
         with path.open(encoding="utf-8") as file:

@@ -45,6 +45,10 @@ class NodeConfig:
     """Class path of the supervisor at the top of its tree."""
     strict_messages: bool = False
     """Encode and decode local messages too, to find those that could not leave the process."""
+    cluster: str = ""
+    """The cluster of which it is a part; empty for none."""
+    cluster_address: str = "tcp://127.0.0.1:0"
+    """Where its links with other nodes are bound."""
     log_level: str = "info"
     log_format: str = "auto"
     """`text`, `json`, or `auto`: text on a terminal and JSON elsewhere."""
@@ -250,6 +254,10 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "address": ("address", _text),
         "root": ("root", _class_path),
         "strict_messages": ("strict_messages", _boolean),
+    },
+    "cluster": {
+        "name": ("cluster", _name),
+        "address": ("cluster_address", _text),
     },
     "log": {
         "level": ("log_level", _one_of(LOG_LEVELS)),

@@ -18,6 +18,7 @@ from typing import Any, Final
 import aspen
 from aspen import limits
 from aspen.actor import System, make_ref
+from aspen.distributed import Joining
 from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
@@ -63,6 +64,7 @@ class Node:
         boot: int = 1,
         node_id: str = "",
         process_id: int = 0,
+        joining: Joining | None = None,
         curve_secret_z85: Secret = NO_SECRET,
         authorize: Callable[[str], TrustEntry | None] = lambda key: None,
         set_log_level: Callable[[str], None] = lambda level: None,
@@ -74,12 +76,20 @@ class Node:
         self.name = self.node_config.name
         self.node_id = node_id
         self.process_id = process_id
+        self.joining = joining
+        """How it takes part in a cluster, if it does."""
         self.plan = tuple(plan)
         self.curve_secret_z85 = curve_secret_z85
         self.authorize = authorize
         self.on_bound: list[Callable[[str], object]] = []
         """Called with the address of the control port when it is bound."""
-        self.system = System(self.name, ports, boot=boot, strict_messages=self.node_config.strict_messages)
+        self.system = System(
+            self.name,
+            ports,
+            boot=boot,
+            node=joining.node_id if joining else "",
+            strict_messages=self.node_config.strict_messages,
+        )
         self.settings = self._checked_settings()
         self.address = ""
         self.ended_in_order = True

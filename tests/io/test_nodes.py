@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from aspen.io.nodes import NodeSeat
 seat = NodeSeat(Path(sys.argv[1]), "other")
-seat.announce("tcp://127.0.0.1:5", "key")
+seat.announce("key", address="tcp://127.0.0.1:5")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -26,7 +26,7 @@ sys.stdin.read()
 def test_a_node_is_found_while_it_lives(tmp_path: Path) -> None:
     seat = NodeSeat(tmp_path, "a")
     assert find_node(tmp_path, "a") is None
-    seat.announce("tcp://127.0.0.1:4", "key")
+    seat.announce("key", address="tcp://127.0.0.1:4")
     record = NodeRecord("a", "tcp://127.0.0.1:4", "key", os.getpid(), 1)
     assert find_node(tmp_path, "a") == record
     assert list(nodes(tmp_path)) == [record]
