@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import aspen
 from aspen import limits
-from aspen.actor import System, make_ref
+from aspen.actor import Process, System, make_ref
 from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
@@ -112,8 +112,10 @@ class Node:
         """
         try:
             root = await self.start()
-        except BaseException:
+        except BaseException as error:
             self._close()
+            if self._stop_wanted.done() and isinstance(error, StartFailed):
+                return self._stop_wanted.result()
             raise
         gone = exit_reason(root)
         main = self._start_main()
@@ -136,8 +138,16 @@ class Node:
         process = self.system.spawn(root_class, (self,), label="/")
         self.system.root = process
         if process.starting is not None:
+            self._stop_wanted.add_done_callback(lambda _: self._stop_start(process))
             await process.starting
         return make_ref(process)
+
+    def _stop_start(self, root: Process) -> None:
+        """Ends a start in progress, as the parent of the root would if it had one: what runs already is stopped in
+        order, within `EXIT_CLEANUP_S`. Nothing when the start is over: then the tree is stopped as a whole."""
+        if root.alive and root.starting is not None:
+            log.info("node %s stops while it starts", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
+            self.system.end(root, SHUTDOWN, terminate=False)
 
     def _start_main(self) -> asyncio.Task[int | None] | None:
         if not self.plan or self.plan[0].app.main is None:

@@ -30,6 +30,22 @@ class Quiet(Application):
         return child(Top)
 
 
+class Hangs(Actor):
+    async def init(self) -> None:
+        await asyncio.sleep(3_600.0)
+
+
+class HalfStarted(Supervisor):
+    def children(self) -> Iterable[Child[Any]]:
+        yield child(Careful)
+        yield child(Hangs)
+
+
+class NeverStarts(Application):
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        return child(HalfStarted)
+
+
 class Brief(Quiet):
     async def main(self, env: Mapping[str, Any]) -> int:
         await asyncio.sleep(1.0)
@@ -70,4 +86,9 @@ def test_the_end_of_the_foreground_part_stops_the_tree_in_order() -> None:
 
 def test_a_request_to_stop_does_too() -> None:
     assert lived(Quiet, stop_after_s=2.0) == (0, 2.0)
+    assert ended == ["shutdown"]
+
+
+def test_a_request_to_stop_ends_a_start_that_hangs() -> None:
+    assert lived(NeverStarts, stop_after_s=2.0) == (0, 2.0)
     assert ended == ["shutdown"]
