@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ log = logging.getLogger("aspen.node")
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 
 NO_SECRET: Final = Secret("")
 
@@ -155,7 +156,7 @@ class Node:
         app = self.plan[0].app
         instance: Any = app()
         env = {**app.env, **self.settings[app.name]}
-        return self.system.ports.loop.asyncio.create_task(instance.main(env), name=f"{app.name}.main")
+        return self.system.ports.loop.asyncio.create_task(_foreground(instance.main(env)), name=f"{app.name}.main")
 
     def _exit_code(self, gone: Any, main: asyncio.Task[int | None] | None) -> int:
         if self._stop_wanted.done():
@@ -260,6 +261,20 @@ class Node:
             self._set_log_level(level)
             self._log_level = level
         return self._log_level
+
+
+async def _foreground(main: Awaitable[int | None]) -> int | None:
+    """Runs a foreground part. What would end Python ends it alone, so that the tree is stopped in order all the same:
+    `sys.exit()`, and the `KeyboardInterrupt` of a prompt that reads Ctrl-C itself."""
+    try:
+        return await main
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code
+        log.error("the foreground part ended: %s", end.code)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def root_cause(error: AspenError) -> AspenError:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
+
 from aspen import Actor, Application, Applications, Child, Supervisor, child
 from aspen.node import Node, Planned, read_config
 from aspen.sim import World
@@ -52,6 +54,22 @@ class Brief(Quiet):
         return 3
 
 
+class Exits(Quiet):
+    end: BaseException = SystemExit(4)
+
+    async def main(self, env: Mapping[str, Any]) -> int:
+        await asyncio.sleep(1.0)
+        raise self.end
+
+
+class Interrupted(Exits):
+    end = KeyboardInterrupt()
+
+
+class SaysWhy(Exits):
+    end = SystemExit("no eels today")
+
+
 class Root(Supervisor):
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -81,6 +99,12 @@ def lived(app: type[Application], stop_after_s: float | None = None) -> tuple[in
 
 def test_the_end_of_the_foreground_part_stops_the_tree_in_order() -> None:
     assert lived(Brief) == (3, 1.0)
+    assert ended == ["shutdown"]
+
+
+@pytest.mark.parametrize(("app", "code"), [(Exits, 4), (Interrupted, 130), (SaysWhy, 1)])
+def test_a_foreground_part_that_would_end_python_ends_the_node_in_order(app: type[Application], code: int) -> None:
+    assert lived(app) == (code, 1.0)
     assert ended == ["shutdown"]
 
 
