@@ -63,6 +63,9 @@ CALL_CHAIN_MAX = 256
 NODE_STOP_S = 60.0
 """How long a node's tree may take to stop in order before it is killed."""
 
+NODE_EXIT_S = 5.0
+"""How long threads and asyncio tasks that are left may keep the process of a node that has stopped."""
+
 # -- actors of other nodes ---------------------------------------------------------------------
 
 REMOTE_CALLS_KEPT_MIN = 64

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Machine, end
+from tests.cli.conftest import LIMIT_S, ROOT, Machine, end
 
 
 def records(log: str) -> list[dict[str, object]]:
@@ -49,6 +51,24 @@ def test_a_foreground_part_that_raises(machine: Machine) -> None:
     done = machine.aspen_process("run", "tests.cli.sick:BadForeground")
     assert done.returncode == 1
     assert "no foreground today" in done.stderr
+
+
+@pytest.mark.parametrize(("app", "left"), [("LeavesThread", "aspen-offload_0"), ("LeavesTask", "task")])
+def test_what_is_left_does_not_keep_the_process(machine: Machine, app: str, left: str) -> None:
+    impatient = "from aspen import cli, limits; limits.NODE_EXIT_S = 0.3; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", impatient, "run", f"tests.cli.sick:{app}"],
+        env=machine.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert f"ends without what is left in it after 0.3 s ({'threads: ' if app == 'LeavesThread' else ''}" in done.stderr
+    assert left in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
