@@ -27,6 +27,17 @@ def test_a_signal_stops_it_in_order(machine: Machine, number: int) -> None:
     assert machine.aspen("nodes", "--json").stdout.strip() == "[]"
 
 
+def test_under_nohup_it_outlives_its_terminal(machine: Machine) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = machine.start("tests.cli.sick:Sick", name="a")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    assert machine.aspen("attach", "a", input="1 + 1\n").stdout == "2\n"
+    assert "SIGHUP" not in end(process)[2]
+
+
 def test_a_permanent_application_that_dies_ends_the_node(machine: Machine) -> None:
     done = machine.aspen_process("run", "tests.cli.sick:DyingApp")
     assert done.returncode == 1
