@@ -36,8 +36,8 @@ def resident_bytes() -> int:
 def end_soon(code: int) -> None:
     """Has this process end with `code` within `NODE_EXIT_S`, whatever is left in it.
 
-    Python waits without a bound for threads, such as one that `offload()` has blocked, and asyncio for tasks that do not
-    take their cancelling. What should be written must be written by then.
+    Python waits without a bound for threads, such as one that `offload()` has blocked, and asyncio for tasks that do
+    not take their cancelling. What should be written must be written by then.
     """
 
     def end() -> None:
