@@ -64,6 +64,14 @@ def test_a_foreground_part_that_raises(machine: Machine) -> None:
     assert "no foreground today" in done.stderr
 
 
+def test_a_log_on_a_full_disk_harms_nothing(machine: Machine) -> None:
+    done = machine.aspen_process("run", "tests.cli.sick:Foreground", "--log-file", "/dev/full")
+    assert done.returncode == 7
+    first, last = done.stderr.splitlines()
+    assert first == "aspen: the log cannot be written: No space left on device; records are lost, the node goes on"
+    assert last.endswith("records of the log are lost")
+
+
 @pytest.mark.parametrize(("app", "left"), [("LeavesThread", "aspen-offload_0"), ("LeavesTask", "task")])
 def test_what_is_left_does_not_keep_the_process(machine: Machine, app: str, left: str) -> None:
     impatient = "from aspen import cli, limits; limits.NODE_EXIT_S = 0.3; cli.main()"
