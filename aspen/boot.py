@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from aspen.actor import Process, System
 from aspen.io import new_event_loop, real_ports
+from aspen.io.children import Beats
 from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat
@@ -106,10 +107,16 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
         )
         node.on_bound.append(lambda address: seat.announce(address, identity.node_id))
         watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)
+        beats = Beats(os.environ)
+        beats.keep_on(loop, lambda: _orphaned(node))
         try:
             with StopSignals(loop, lambda name: _stop(node, name)):
-                return runner.run(node.run())
+                code = runner.run(node.run())
+                if node.ended_in_order:
+                    beats.farewell()
+                return code
         finally:
+            beats.close()
             watchdog.close()
     finally:
         transport.close()
@@ -120,6 +127,11 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
 def _stop(node: Node, signal_name: str) -> None:
     log.info("%s: stopping in order; twice more ends it at once", signal_name)
     node.request_stop()
+
+
+def _orphaned(node: Node) -> None:
+    log.error("the process that watches over this node has died; the node stops in order")
+    node.request_stop(1)
 
 
 def _configure_log(config: NodeConfig) -> logging.Handler:

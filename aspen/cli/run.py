@@ -37,6 +37,7 @@ DEFAULT_FILE = "aspen.toml"
     help="Whether the end of the application ends the node.",
 )
 @click.option("--strict-messages", is_flag=True, default=None, help="Check that every message could leave the process.")
+@click.option("--no-main", "without_main", is_flag=True, help="Leave the application's foreground part out.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))
 @click.option("--log-file", metavar="FILE", help="Where the log goes.  [default: standard error]")
@@ -49,6 +50,7 @@ def run(
     file: Path | None,
     settings: tuple[str, ...],
     kind: Any,
+    without_main: bool,
     **flags: Any,
 ) -> int:
     """Runs an application on one node, in the foreground.
@@ -74,7 +76,8 @@ def run(
         raise
     except ValueError as error:
         raise UsageError(f"{app.name}: {error}") from error
-    return run_node(config, [Planned(app, kind, arguments)], shared.directory, end_soon)
+    planned = Planned(app, kind, arguments, with_main=not without_main)
+    return run_node(config, [planned], shared.directory, end_soon)
 
 
 def add_to(group: click.Group) -> None:

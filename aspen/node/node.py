@@ -45,6 +45,8 @@ class Planned:
     kind: Kind = "permanent"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Override those of the configuration; from the command line."""
+    with_main: bool = True
+    """Whether its foreground part runs, if it has one."""
 
 
 class Node:
@@ -81,6 +83,8 @@ class Node:
         self.system = System(self.name, ports, boot=boot, strict_messages=self.node_config.strict_messages)
         self.settings = self._checked_settings()
         self.address = ""
+        self.ended_in_order = True
+        """False once something failed that ends it: whoever watches over the node may start it anew."""
         self._reports = Reports(self.system)
         self._set_log_level = set_log_level
         self._log_level = self.node_config.log_level
@@ -151,7 +155,7 @@ class Node:
             self.system.end(root, SHUTDOWN, terminate=False)
 
     def _start_main(self) -> asyncio.Task[int | None] | None:
-        if not self.plan or self.plan[0].app.main is None:
+        if not self.plan or not self.plan[0].with_main or self.plan[0].app.main is None:
             return None
         app = self.plan[0].app
         instance: Any = app()
@@ -162,12 +166,14 @@ class Node:
         if self._stop_wanted.done():
             return self._stop_wanted.result()
         if gone.done():
+            self.ended_in_order = False
             log.error("the root supervisor ended: %s", describe_reason(gone.result()))
             return EXIT_FAILED
         if main is None or main.cancelled():
             return EXIT_FAILED
         error = main.exception()
         if error is not None:
+            self.ended_in_order = False
             log.error("the foreground part failed: %s", describe_reason(error), exc_info=error)
             return EXIT_FAILED
         return main.result() or EXIT_OK
@@ -208,6 +214,7 @@ class Node:
             describe_reason(reason),
             extra={"aspen": {"event": "application_ended", "application": name, "reason": describe_reason(reason)}},
         )
+        self.ended_in_order = False
         self.request_stop(EXIT_FAILED)
 
     def bound(self, address: str) -> None:

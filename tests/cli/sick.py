@@ -173,6 +173,15 @@ class Counters(Supervisor):
         yield child(Counter)
 
 
+class CalmApp(Application):
+    """Does nothing, and has no foreground part."""
+
+    name = "calm"
+
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        return child(Counters)
+
+
 class BadForeground(Foreground):
     """Its foreground part raises."""
 
