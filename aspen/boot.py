@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aspen.actor import Process, System
+from aspen.errors import UsageError
 from aspen.io import new_event_loop, real_ports
 from aspen.io.children import Beats
 from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
@@ -40,7 +41,13 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
 
     The actors that are left at its end are dropped. For anything that stays, write an `Application` and use
     `aspen run`: that has a tree, an orderly end, and a port to attach to.
+
+    Raises:
+        UsageError: an event loop runs here already; await the coroutine instead.
     """
+    if _loop_runs_here():
+        main.close()
+        raise UsageError("aspen.run() makes an event loop of its own, and one runs here already; await the coroutine")
     spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
@@ -51,6 +58,14 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
         finally:
             system.close()
             ports.offload.close()
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run_node(
