@@ -187,10 +187,13 @@ class _Link:
         quality = self.quality
         now = self.network.engine.clock.now_ns
         if quality is not GOOD:
-            if quality.loss and draw() < quality.loss:
+            throw = self.network.throw
+            if quality.loss and (throw(self.src.node, self.dst, "loss") if throw else draw() < quality.loss):
                 self.network.observe("lost", self.src.node, (self.dst, lane.number, frame))
                 return
-            if quality.duplicate and draw() < quality.duplicate:
+            if quality.duplicate and (
+                throw(self.src.node, self.dst, "duplicate") if throw else draw() < quality.duplicate
+            ):
                 self._put_at(lane, now + self._delay(draw) + self._delay(draw), frame)
             if quality.bytes_per_s:
                 start = max(now, lane.free_ns)
@@ -422,6 +425,8 @@ class SimNetwork:
         self.stalled: set[str] = set()
         """Nodes that are paused: they answer no handshake."""
         self.observe: Observer = lambda kind, node, detail: None
+        self.throw: Callable[[str, str, str], bool] | None = None
+        """Decides instead of the quality's odds whether a frame meets `loss` or `duplicate`, when those are not 0."""
         self._connection = 0
         self._default = GOOD
         self._qualities: dict[tuple[str, str], LinkQuality] = {}
