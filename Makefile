@@ -5,11 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := aspen supervisors examples tests benchmarks
 
-.PHONY: help demo test check format bench soak docs clean
+# The interpreters beside the main one, on which the kernel and the virtual world are tested too.
+PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python $(HOME)/.pyenv/versions/3.13.*/bin/python) \
+	$(filter-out %shims/python3.12 %shims/python3.13,$(shell command -v python3.12; command -v python3.13))
+
+.PHONY: help demo test pythons check format bench soak docs clean
 
 help:
 	@echo "make demo    index the standard library with crashing workers, and say what to type next"
 	@echo "make test    run the tests"
+	@echo "make pythons the kernel's and the virtual world's tests on Python 3.12 and 3.13"
 	@echo "make check   format, lint, types, import ladder"
 	@echo "make bench   measure the kernel, and its peers where they are installed"
 	@echo "make soak    the long campaigns"
@@ -27,6 +32,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+pythons:
+	@test -n "$(strip $(PYTHONS))" || { echo "no other Python found; name them: make pythons PYTHONS=/path/to/python3.12"; exit 1; }
+	@set -e; for python in $(PYTHONS); do \
+		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "== $$($$python --version), in $$venv"; \
+		test -e $$venv/.installed || { $$python -m venv $$venv; \
+			$$venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; touch $$venv/.installed; }; \
+		$$venv/bin/python -m pytest tests/actor tests/sim tests/test_sim_world.py; \
+	done
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)

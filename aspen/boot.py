@@ -25,6 +25,7 @@ from aspen.io.zmq_port import ZmqTransport
 from aspen.node import Node, NodeConfig, Planned
 from aspen.node.reports import JsonFormatter, TextFormatter
 from aspen.shell import interrupts
+from aspen.types import Secret
 
 R = TypeVar("R")
 
@@ -84,7 +85,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
             boot=seat.boot,
             node_id=identity.node_id,
             process_id=os.getpid(),
-            curve_secret_z85=identity.curve_secret_z85,
+            curve_secret_z85=Secret(identity.curve_secret_z85),
             authorize=trusted.authorize,
             set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
         )

@@ -21,6 +21,22 @@ class Pid:
         return f"<{self.node}.{self.boot}.{self.serial}>"
 
 
+class Secret:
+    """A text that no repr, report or log shows, as it goes through arguments and attributes."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text; call it where it is used, and keep the result nowhere."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
 # -- exit reasons ---------------------------------------------------------------------------
 # An exit reason is any object. These strings have OTP's meanings; a crash has the exception
 # itself as its reason.

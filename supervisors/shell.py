@@ -13,6 +13,7 @@ from typing import Any, Final
 from aspen.limits import CONTROL_CLIENTS_MAX
 from aspen.otp import Child, DynamicSupervisor, Supervisor, child, whereis
 from aspen.shell import ControlServer, NodeControl
+from aspen.types import Secret
 
 SESSIONS: Final = "aspen.shell.sessions"
 SERVER: Final = "aspen.shell.server"
@@ -30,7 +31,7 @@ class ShellSupervisor(Supervisor):
     """More patient than the default: a port that is not free yet, after a crash, is tried again until it is. Then the
     shell gives up, and its own supervisor decides whether the node can do without."""
 
-    def __init__(self, control: NodeControl, address: str, secret_key_z85: str) -> None:
+    def __init__(self, control: NodeControl, address: str, secret_key_z85: Secret) -> None:
         self._control = control
         self._address = address
         self._secret_key_z85 = secret_key_z85

@@ -63,10 +63,6 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/sim/clock.py": ({"random"}, "the virtual world's seeded streams are made of it"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
-    "aspen/shell/prompt.py": (
-        {"pathlib", "signal", "add_signal_handler"},
-        "the line editor of `aspen attach`, in the client's process: its history file, and Ctrl-C",
-    ),
     "aspen/cli/": (
         {"pathlib", "polling"},
         "the command line is the edge: it takes paths as arguments, and a remote node can only be asked over and over",

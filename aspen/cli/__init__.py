@@ -2,7 +2,7 @@
 
     app       the group, what all commands share, exit codes
     run       aspen run
-    operate   aspen tree, state, restart, suspend, resume, kill, trace, crashes, nodes, stop
+    operate   aspen tree, top, state, restart, suspend, resume, kill, trace, crashes, nodes, stop
     attach    aspen attach
     keys      aspen keys
     bench     aspen bench

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import click
+from rich.console import RenderableType
 from rich.live import Live
 
 from aspen.cli import show
@@ -50,10 +52,34 @@ async def tree(settings: Settings, node: str, path: str, watch: bool, as_json: b
         elif not watch:
             console.print(show.tree(found))
         else:
-            with Live(show.tree(found), console=console, screen=True, auto_refresh=False) as live:
-                while True:
-                    await asyncio.sleep(WATCH_S)
-                    live.update(show.tree(await client.request("tree", path=path)), refresh=True)
+            await _follow(lambda: client.request("tree", path=path), show.tree)
+
+
+@click.command()
+@click.argument("node")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Actors.")
+@click.option("--watch", is_flag=True, help="Follow it until Ctrl-C.")
+@json_option
+@click.pass_obj
+@on_loop
+async def top(settings: Settings, node: str, limit: int, watch: bool, as_json: bool) -> None:
+    """The actors of NODE with the longest queues."""
+    async with connected(settings, node) as client:
+        found = await client.request("top", limit=limit)
+        if as_json:
+            print_json(found)
+        elif not watch:
+            console.print(show.top(found))
+        else:
+            await _follow(lambda: client.request("top", limit=limit), show.top)
+
+
+async def _follow(ask: Callable[[], Awaitable[Any]], render: Callable[[Any], RenderableType]) -> None:
+    """Shows what `ask` brings, again and again, until Ctrl-C."""
+    with Live(render(await ask()), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            live.update(render(await ask()), refresh=True)
 
 
 @click.command()
@@ -169,5 +195,5 @@ async def stop(settings: Settings, node: str, timeout: float, as_json: bool) -> 
 
 def add_to(group: click.Group) -> None:
     """Adds the commands."""
-    for command in (nodes, tree, state, restart, suspend, resume, kill, trace, crashes, dead_letters, stop):
+    for command in (nodes, tree, top, state, restart, suspend, resume, kill, trace, crashes, dead_letters, stop):
         group.add_command(command)

@@ -62,6 +62,17 @@ def _tree_line(node: Mapping[str, Any]) -> Text:
     return line
 
 
+def top(found: Sequence[Mapping[str, Any]]) -> Table:
+    """The busiest actors."""
+    table = Table("queue", "actor", "status", "handler", "waits for", box=None)
+    table.columns[0].justify = "right"
+    for actor in found:
+        style = _STATUS_STYLE.get(actor["status"], "")
+        status = Text(actor["status"], style=style)
+        table.add_row(f"{actor['queue']:,}", actor["path"], status, actor["handler"], actor["waits_for"])
+    return table
+
+
 def state(found: Mapping[str, Any]) -> Group:
     """An actor's status and its state."""
     status = Table.grid(padding=(0, 2))

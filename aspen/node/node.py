@@ -26,12 +26,14 @@ from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
 from aspen.traits import Ports
 from aspen.trust import TrustEntry
-from aspen.types import SHUTDOWN, describe_reason
+from aspen.types import SHUTDOWN, Secret, describe_reason
 
 log = logging.getLogger("aspen.node")
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
+
+NO_SECRET: Final = Secret("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Node:
         boot: int = 1,
         node_id: str = "",
         process_id: int = 0,
-        curve_secret_z85: str = "",
+        curve_secret_z85: Secret = NO_SECRET,
         authorize: Callable[[str], TrustEntry | None] = lambda key: None,
         set_log_level: Callable[[str], None] = lambda level: None,
     ) -> None:

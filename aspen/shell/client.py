@@ -218,6 +218,7 @@ class NodeClient:
         for asked in self._asked.values():
             if not asked._answer.done():
                 asked._answer.set_exception(error)
+                asked._answer.exception()  # Seen, whether somebody waits for it or not.
 
     def _end(self, error: AspenError) -> None:
         if self._lost is None:

@@ -30,7 +30,7 @@ from aspen.shell.control import NodeControl
 from aspen.shell.line import Line
 from aspen.shell.session import ClientSession
 from aspen.traits import ControlPort
-from aspen.types import Down, Ignore, describe_reason, is_benign
+from aspen.types import Down, Ignore, Secret, describe_reason, is_benign
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class ControlServer(Actor):
     """One `attach` for each client at most waits here; frames go to the sessions."""
 
     def __init__(
-        self, control: NodeControl, address: str, secret_key_z85: str, sessions: Ref[DynamicSupervisor]
+        self, control: NodeControl, address: str, secret_key_z85: Secret, sessions: Ref[DynamicSupervisor]
     ) -> None:
         """`sessions` supervises the sessions, which are temporary: a client that wants another one asks again."""
         self._control = control
@@ -66,7 +66,7 @@ class ControlServer(Actor):
         if system.ports.transport is None:
             raise ConfigError("this node has no transport, so it can have no control port; give its Ports one")
         self._port: ControlPort = system.ports.transport.bind_control(
-            address, secret_key_z85, lambda key: control.authorize(key) is not None, self._on_frame
+            address, secret_key_z85.reveal(), lambda key: control.authorize(key) is not None, self._on_frame
         )
         # Not in `terminate`, which a kill passes over: the next incarnation must find the address free.
         self._process.more().names.append(self._close)

@@ -91,6 +91,13 @@ def test_trace_of_a_flooded_actor_is_bounded(sick: Machine) -> None:
     assert {event["handler"] for event in events} == {"work"}
 
 
+def test_top_names_the_flooded_actor_first(sick: Machine) -> None:
+    found = ask(sick, "top", "sick", "--limit", "3")
+    assert len(found) == 3
+    assert found[0]["path"] == "/sick/flooded"
+    assert "/sick/flooded" in sick.aspen("top", "sick").stdout
+
+
 def test_crashes_are_told(sick: Machine) -> None:
     done = sick.aspen("attach", "sick", input='whereis("counter").crash()\n')
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from aspen.shell import NodeClient
 from aspen.sim import World
 from aspen.sim.transport import VirtualChannel, VirtualTransport
 from aspen.trust import Role, TrustEntry
+from aspen.types import Secret
 from supervisors.shell import ShellSupervisor
 
 ADDRESS = "tcp://127.0.0.1:4571"
@@ -118,7 +119,7 @@ class Root(Supervisor):
 
     def children(self) -> Iterator[Child[Any]]:
         yield child(Bank).opts(id="bank")
-        yield child(ShellSupervisor, self.control, self.address, SERVER.curve_secret_z85).opts(id="shell")
+        yield child(ShellSupervisor, self.control, self.address, Secret(SERVER.curve_secret_z85)).opts(id="shell")
 
 
 @dataclass
