@@ -314,6 +314,8 @@ class SimDisk:
         self.node = node
         self.faults = DiskFaults()
         self.observe: DiskObserver = lambda kind, path, detail: None
+        self.map_bytes_max: int | None = None
+        """Stores get no larger maps than this, whatever they ask for."""
         self.throw: Callable[[str], bool] | None = None
         """Decides instead of the odds in `faults` whether a `lost_sync`, `sync_error`, `write_error` or `read_error`
         happens, when those odds are not 0."""
@@ -476,4 +478,7 @@ class DiskPort:
     def storage(self, name: str, tables: Sequence[str], *, map_bytes: int) -> SimStorage:
         """The store of that name with these tables."""
         image = self._disk.store(name) if self._handles.counts("opened a store") else StoreImage(name)
-        return SimStorage(self._disk, self._handles, image, tables, map_bytes)
+        bound = self._disk.map_bytes_max
+        return SimStorage(
+            self._disk, self._handles, image, tables, map_bytes if bound is None else min(bound, map_bytes)
+        )
