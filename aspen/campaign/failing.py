@@ -51,7 +51,10 @@ def shrink_plan(
     def run(candidate: Plan) -> Outcome:
         result, _ = run_forked(test, candidate)
         late = result.signature is not None and result.signature.kind == "liveness"
-        if late and (candidate.phases.settle_ns, candidate.phases.liveness_ns) != (phases.settle_ns, phases.liveness_ns):
+        if late and (candidate.phases.settle_ns, candidate.phases.liveness_ns) != (
+            phases.settle_ns,
+            phases.liveness_ns,
+        ):
             return Outcome()  # in no time at all nothing is live
         return Outcome(result.signature, result.fired, result.sites, result.at_ns or result.end_ns)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aspen import limits
 from aspen.io.forks import Forked, forked
@@ -97,7 +98,7 @@ def run_forked(
     raise AssertionError("one argument, one result")
 
 
-def result_of(one: Forked[object, RunResult], plan: Plan) -> RunResult:
+def result_of(one: Forked[Any, RunResult], plan: Plan) -> RunResult:
     """The result of a run; a failed one when its process brought none."""
     if one.result is not None:
         return one.result

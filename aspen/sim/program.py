@@ -83,7 +83,7 @@ class SimTest:
     frame_text: FrameText | None
 
     @property
-    def __name__(self) -> str:  # type: ignore[override]  # dataclasses have none
+    def __name__(self) -> str:
         return self.body.__name__
 
     @property
@@ -217,8 +217,8 @@ def _run(program: SimTest, simulation: Simulation, recording: Recording, result:
         waits = "; ".join(_where(task) for task in [task])
         what = f"the test had not returned when the liveness phase was over, at {plan.phases.end_ns / 1e9:.3f} s"
         result.signature, result.message = Signature("liveness", "not_done", waits), f"{what}; it waits in {waits}"
-    elif not task.cancelled() and (error := task.exception()) is not None:
-        _raised(result, program, error)
+    elif not task.cancelled() and (raised := task.exception()) is not None:
+        _raised(result, program, raised)
     elif ghosts := cluster.ghosts:
         result.signature = Signature("harness", "ghosts", normalized(ghosts[0]))
         result.message = "code of a dead incarnation ran: " + "; ".join(ghosts[:5])
@@ -239,8 +239,9 @@ def _violated(result: RunResult, found: list[Violation]) -> None:
 
 
 def _raised(result: RunResult, program: SimTest, error: BaseException) -> None:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        _raised(result, program, error.exceptions[0])
+        return
     if isinstance(error, CheckFailed):
         _violated(result, list(error.violations))
         return

@@ -324,6 +324,8 @@ def _main_of(main: Main | type[Application], settings: Mapping[str, Any]) -> Mai
     if isinstance(main, type) and issubclass(main, Application):
         application = main
         return lambda node: application().start({**application.env, **settings})
+    if isinstance(main, type):
+        raise UsageError(f"{main!r} is no Application; give one, or a function of the node")
     if settings:
         raise UsageError(f"settings {', '.join(settings)} are for an Application, and {main!r} is none")
     return main

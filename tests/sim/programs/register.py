@@ -173,27 +173,7 @@ def frame_text(frame: bytes) -> str:
     return f"{kind} #{number % 65536} {json.dumps(rest)}"
 
 
-async def body(sim: Simulation) -> None:
-    names = list(sim.nodes)
-    await sim.start(lambda node: child(Root, node.ports, names, sim.options["bug"]))
-
-    async def once(client: str, number: int, rng: Any) -> None:
-        key, node = f"k{rng.randrange(sim.plan.workload.keys)}", rng.choice(sim.nodes)
-        if rng.random() < 0.5:
-            await sim.ask(client, "get", [key], do=lambda id: sim.call(node, read, key))
-        else:
-            await sim.ask(client, "put", [key], number, do=lambda id: sim.call(node, write, key, number))
-
-    await sim.clients(once)
-    await sim.healed()
-    for number in range(sim.plan.workload.keys):
-        key = f"k{number}"
-        while not (await sim.ask("z", "get", [key], do=lambda id, key=key: sim.call(sim.core[0], read, key))).ok:
-            await sim.sleep(0.1)
-    sim.check_linearizable()
-
-
-register = aspen.sim.test(
+@aspen.sim.test(
     nodes=3,
     seeds=5,
     faults=FAULTS,
@@ -201,4 +181,22 @@ register = aspen.sim.test(
     phases=Phases(10_000_000_000, 10_000_000_000, 10_000_000_000),
     workload=Workload(3, 120, 2),
     frame_text=frame_text,
-)(body)
+)
+async def register(sim: Simulation) -> None:
+    names = list(sim.nodes)
+    await sim.start(lambda node: child(Root, node.ports, names, sim.options["bug"]))
+
+    async def once(client: str, number: int, rng: Any) -> None:
+        key, node = f"k{rng.randrange(sim.plan.workload.keys)}", rng.choice(sim.nodes)
+        if rng.random() < 0.5:
+            await sim.ask(client, "get", [key], do=lambda _: sim.call(node, read, key))
+        else:
+            await sim.ask(client, "put", [key], number, do=lambda _: sim.call(node, write, key, number))
+
+    await sim.clients(once)
+    await sim.healed()
+    for number in range(sim.plan.workload.keys):
+        key = f"k{number}"
+        while not (await sim.ask("z", "get", [key], do=lambda _, key=key: sim.call(sim.core[0], read, key))).ok:
+            await sim.sleep(0.1)
+    sim.check_linearizable()

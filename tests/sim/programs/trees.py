@@ -139,7 +139,14 @@ def planted(bug: str) -> Iterator[None]:
         yield
 
 
-async def body(sim: Simulation) -> None:
+@aspen.sim.test(
+    nodes=3,
+    seeds=5,
+    options={"bug": ""},
+    phases=Phases(10_000_000_000, 10_000_000_000, 10_000_000_000),
+    workload=Workload(3, 90, 1),
+)
+async def trees(sim: Simulation) -> None:
     with planted(sim.options["bug"]):
         await sim.start(lambda node: child(Root))
 
@@ -154,12 +161,3 @@ async def body(sim: Simulation) -> None:
         await sim.clients(once)
         await sim.healed()
         await sim.until(sim.plan.phases.end_ns - 1_000_000)
-
-
-trees = aspen.sim.test(
-    nodes=3,
-    seeds=5,
-    options={"bug": ""},
-    phases=Phases(10_000_000_000, 10_000_000_000, 10_000_000_000),
-    workload=Workload(3, 90, 1),
-)(body)
