@@ -10,6 +10,7 @@ process of its own, is `aspen.campaign`'s work.
 from __future__ import annotations
 
 import asyncio
+import re
 import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -269,7 +270,8 @@ def _where(task: asyncio.Task[Any]) -> str:
 
 
 def _escape_details(text: str) -> str:
-    return normalized(text.partition("Who ran most:")[2].partition("(")[0] or text)
+    text = text.partition("Who ran most:")[2].partition(" (")[0] or text
+    return normalized(re.sub(r"\S+/(?=\w+\.py)", "", text))
 
 
 __all__ = ["Body", "RunResult", "SimTest", "run_plan", "test"]
