@@ -196,7 +196,7 @@ class Faults:
             case "pause", _:
                 for target in targets:
                     self.cluster.pause(target)
-                    undo.append(partial(self._unpause, target, self.cluster.node(target).boot))
+                    undo.append(partial(self._unpause, target))
             case "clock", "step":
                 for target in targets:
                     self.cluster.node(target).step_wall_clock(episode.amount)
@@ -252,9 +252,8 @@ class Faults:
         if self.cluster.node(name).is_up:
             self._stopping.append(self.cluster.loop.create_task(self.cluster.stop(name)))
 
-    def _unpause(self, name: str, boot: int) -> None:
-        others = any(name in one.targets for one in self.active if one.kind == "pause")
-        if self.cluster.node(name).boot == boot and not others:
+    def _unpause(self, name: str) -> None:
+        if not any(name in one.targets for one in self.active if one.kind == "pause"):
             self.cluster.unpause(name)
 
     def _rot(self, episode: Episode) -> None:

@@ -276,3 +276,13 @@ def test_operations_end_in_three_ways() -> None:
 
     result = asks.run(3)
     assert result.passed, result.message
+
+
+def test_a_pause_ends_though_it_was_begun_by_another_that_outlasts_it() -> None:
+    """The first pause finds its node down, the second one pauses its next incarnation, and ends before the first."""
+    crash = Episode(1, "crash", "process", SECOND // 10, SECOND // 5, ("n1",))
+    long = Episode(2, "pause", "freeze", SECOND // 5, SECOND, ("n1",))
+    short = Episode(3, "pause", "freeze", SECOND // 2, SECOND // 10, ("n1",))
+    run(crash, long, short)
+    assert seen["state"]["n1"] == "paused"
+    assert seen["end"]["n1"] > seen["late"]["n1"]
