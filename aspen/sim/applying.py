@@ -112,6 +112,12 @@ class Faults:
                     network.set_quality(self._quality(base.delay_ns_min, base.delay_ns_max, []), src, dst)
         self._spoilt = {(a, b) for a in self.cluster.nodes for b in self.cluster.nodes if {a, b} & touched}
 
+    def _hasten(self, episode: Episode) -> None:
+        for src in self.cluster.nodes:
+            for dst in self.cluster.nodes:
+                if src != dst and (src in episode.targets or dst in episode.targets):
+                    self.cluster.network.hasten(src, dst)
+
     def _quality(self, low_ns: int, high_ns: int, episodes: list[Episode]) -> LinkQuality:
         more_ns = sum(one.amount for one in episodes if one.mode == "delay")
         base = self.plan.environment.network
@@ -217,6 +223,8 @@ class Faults:
             undo()
         if episode.kind == "link":
             self._set_links()
+            if episode.mode == "delay":
+                self._hasten(episode)
         for target in episode.targets:
             if episode.kind == "disk":
                 self._set_disk(target)

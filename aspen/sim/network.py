@@ -274,6 +274,13 @@ class SimNetwork:
             self.unblock(src, dst)
         self.reset_quality()
 
+    def hasten(self, src: str, dst: str) -> None:
+        """A delay on the path is over: what is in flight comes as soon as a frame sent now would."""
+        peers = self.endpoints.get(src)
+        link = peers.links.get(dst) if peers is not None else None
+        if link is not None:
+            link.hasten()
+
     def break_link(self, src: str, dst: str) -> None:
         """Breaks the connection of `src` to `dst` now, if it stands; it is made anew."""
         peers = self.endpoints.get(src)

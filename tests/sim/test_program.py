@@ -286,3 +286,9 @@ def test_a_pause_ends_though_it_was_begun_by_another_that_outlasts_it() -> None:
     run(crash, long, short)
     assert seen["state"]["n1"] == "paused"
     assert seen["end"]["n1"] > seen["late"]["n1"]
+
+
+def test_what_a_delay_held_comes_when_it_is_over() -> None:
+    run(one("link", "delay", 60 * SECOND))
+    assert seen["late"]["n1"] - seen["mid"]["n1"] <= 5
+    assert seen["end"]["n1"] - seen["late"]["n1"] > 300
