@@ -13,6 +13,7 @@ from aspen.campaign.sweep import run_forked
 from aspen.campaign.targets import code_hash, load_target
 from aspen.errors import UsageError
 from aspen.io.files import read_text
+from aspen.sim.events import Event
 from aspen.sim.failure import Failure, read_failure
 from aspen.sim.plans import Plan
 from aspen.sim.program import RunResult, SimTest
@@ -84,10 +85,32 @@ def describe(test: SimTest, plan: Plan, original: Plan, path: Path) -> Failure:
     )
 
 
+QUIET = frozenset(
+    {"monitor.made", "monitor.removed", "monitor.down", "name.held", "name.released", "supervisor.started"}
+)
+"""What only checks read."""
+MARKS = frozenset({"fault.began", "fault.ended", "node.started", "node.crashed", "node.stopped"})
+"""What is always shown, however long before the failure it was: the cause is among it."""
+
+
 def timeline_of(result: RunResult, lines_max: int = limits.TIMELINE_LINES_MAX) -> list[str]:
-    """The lines around a failure: messages, frames and faults, without what only checks read."""
-    quiet = {"monitor.made", "monitor.removed", "monitor.down", "name.held", "name.released", "supervisor.started"}
-    return render(result.events, result.plan.nodes, around_ns=result.at_ns, lines_max=lines_max, quiet=quiet)
+    """The lines around a failure: the faults of the whole run, and the messages and frames that came last."""
+    framed = any(event.kind == "frame.sent" for event in result.events)
+    shown = [
+        event
+        for event in result.events
+        if event.kind not in QUIET and not (framed and event.kind == "message" and event.text("what") == "$info")
+    ]
+    if result.at_ns is not None:
+        shown = [event for event in shown if event.at_ns <= result.at_ns]
+    room = max(1, lines_max - 6)
+    late = shown[-room:]
+    marks = [event for event in shown[:-room] if event.kind in MARKS][-(room // 2) :]
+    if marks:
+        late = late[len(marks) :]
+        left_out = len(shown) - len(marks) - len(late)
+        marks.append(Event(late[0].at_ns, "", "note", {"text": f"{left_out} events before this are left out"}))
+    return render([*marks, *late], result.plan.nodes, lines_max=lines_max)
 
 
 def load_failure(path: Path) -> Failure:

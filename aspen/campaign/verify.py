@@ -15,7 +15,7 @@ from aspen.campaign.targets import load_target
 from aspen.errors import UsageError
 from aspen.sim.perturb import perturb
 from aspen.sim.program import SimTest, run_plan
-from aspen.sim.trace import Trace, TraceData, diff
+from aspen.sim.trace import EVENTS_PER_CHECKPOINT, TraceData, diff
 
 OTHER_GC_STEPS = 7_919
 OTHER_HASH_SEED = "4711"
@@ -55,9 +55,10 @@ def _main(words: Sequence[str]) -> None:
     test = load_target(words[0])
     for seed in map(int, words[2:]):
         kept = perturb(seed)
-        trace = Trace(record=words[1] == "record")
-        run_plan(test, test.plan(seed), record=words[1] == "record", gc_every_steps=OTHER_GC_STEPS, trace=trace)
-        sys.stdout.write(json.dumps(trace.snapshot().to_json()) + "\n")
+        record = words[1] == "record"
+        result = run_plan(test, test.plan(seed), record=record, gc_every_steps=OTHER_GC_STEPS)
+        seen = result.trace or TraceData(EVENTS_PER_CHECKPOINT, 0, (result.digest,))
+        sys.stdout.write(json.dumps(seen.to_json()) + "\n")
         del kept
 
 
