@@ -9,6 +9,7 @@ the time that took.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from aspen.sim import SimTest
 from tests.sim.programs import consensus, register, trees
 
 SEEDS = 1_000
+RUNS = int(os.environ.get("ASPEN_SHRINK_RUNS", "250"))
+"""Runs that shrinking one bug may take."""
 PROGRAMS: list[tuple[SimTest, tuple[str, ...]]] = [
     (consensus.consensus, consensus.BUGS),
     (register.register, register.BUGS),

@@ -30,27 +30,33 @@ def investigate(
     *,
     runs_max: int = limits.SHRINK_RUNS_MAX,
     progress: ProgressHook | None = None,
+    wall_s: float = limits.SIM_RUN_WALL_S,
 ) -> tuple[Failure, Shrunk | None]:
     """Shrinks a failed run's plan, runs the smallest once more with a record, and writes the failure file.
 
     With `runs_max` 0 the plan stays as it is.
     """
-    shrunk = shrink_plan(test, failed.plan, runs_max=runs_max, progress=progress) if runs_max else None
+    shrunk = shrink_plan(test, failed.plan, runs_max=runs_max, progress=progress, wall_s=wall_s) if runs_max else None
     plan = shrunk.plan if shrunk is not None else failed.plan
-    failure = describe(test, plan, failed.plan, path)
+    failure = describe(test, plan, failed.plan, path, wall_s=wall_s)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(failure.to_json())
     return failure, shrunk
 
 
 def shrink_plan(
-    test: SimTest, plan: Plan, *, runs_max: int = limits.SHRINK_RUNS_MAX, progress: ProgressHook | None = None
+    test: SimTest,
+    plan: Plan,
+    *,
+    runs_max: int = limits.SHRINK_RUNS_MAX,
+    progress: ProgressHook | None = None,
+    wall_s: float = limits.SIM_RUN_WALL_S,
 ) -> Shrunk:
     """The smallest plan that fails as this one does. Raises UsageError when it does not fail."""
     phases = plan.phases
 
     def run(candidate: Plan) -> Outcome:
-        result, _ = run_forked(test, candidate)
+        result, _ = run_forked(test, candidate, wall_s=wall_s)
         late = result.signature is not None and result.signature.kind == "liveness"
         if late and (candidate.phases.settle_ns, candidate.phases.liveness_ns) != (
             phases.settle_ns,
@@ -62,9 +68,11 @@ def shrink_plan(
     return shrink(plan, run, runs_max=runs_max, progress=progress)
 
 
-def describe(test: SimTest, plan: Plan, original: Plan, path: Path) -> Failure:
+def describe(
+    test: SimTest, plan: Plan, original: Plan, path: Path, *, wall_s: float = limits.SIM_RUN_WALL_S
+) -> Failure:
     """The failure that a plan leads to, with its timeline. Raises UsageError when it does not fail."""
-    result, _ = run_forked(test, plan, record=True)
+    result, _ = run_forked(test, plan, record=True, wall_s=wall_s)
     if result.signature is None:
         raise UsageError(
             f"seed {plan.seed} failed and does not fail again: the run depends on something beside its plan; "

@@ -89,7 +89,7 @@ def _campaign(test: SimTest, *, as_json: bool, **how: Any) -> tuple[dict[str, An
     if found.failures:
         failed = found.failures[0]
         path = how["out"] / f"{_file_name(test.target)}-{failed.plan.seed}.json"
-        failure = _investigated(test, failed, path, how["shrink_runs"] if how["shrinks"] else 0, as_json)
+        failure = _investigated(test, failed, path, how["shrink_runs"] if how["shrinks"] else 0, how["wall"], as_json)
         document["failure"] = {"file": str(path), "command": failure.command, "episodes": len(failure.plan.episodes)}
         if not as_json:
             click.echo("")
@@ -97,10 +97,10 @@ def _campaign(test: SimTest, *, as_json: bool, **how: Any) -> tuple[dict[str, An
     return document, bool(found.failures or missing)
 
 
-def _investigated(test: SimTest, failed: RunResult, path: Path, runs_max: int, as_json: bool) -> Failure:
+def _investigated(test: SimTest, failed: RunResult, path: Path, runs_max: int, wall_s: float, as_json: bool) -> Failure:
     with _bar(as_json) as bar:
         task = bar.add_task(f"shrinking seed {failed.plan.seed}", total=runs_max or 1, note="")
-        failure, _ = investigate(test, failed, path, runs_max=runs_max, progress=_shrink_hook(bar, task))
+        failure, _ = investigate(test, failed, path, runs_max=runs_max, progress=_shrink_hook(bar, task), wall_s=wall_s)
     return failure
 
 
