@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shlex
@@ -192,6 +193,11 @@ def test_a_target_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], ta
 # -- pytest -----------------------------------------------------------------------------------------------
 
 
+INSTALLED = any(point.value == "aspen.campaign.plugin" for point in importlib.metadata.entry_points(group="pytest11"))
+PLUGIN = () if INSTALLED else ("-p", "aspen.campaign.plugin")
+"""A checkout that was installed before it had the entry point names its plugin."""
+
+
 def run_pytest(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(code)
     command = [
@@ -200,8 +206,7 @@ def run_pytest(folder: Path, code: str, *words: str) -> subprocess.CompletedProc
         "pytest",
         "-p",
         "no:cacheprovider",
-        "-p",
-        "aspen.campaign.plugin",
+        *PLUGIN,
         *words,
         "-q",
         ".",
