@@ -76,8 +76,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
         {"pathlib", "polling", "write_text"},
-        "the command line is the edge: it takes paths as arguments, writes what it is told to write to them, and a "
-        "remote node can only be asked over and over",
+        "the edge: it takes paths as arguments and writes to them, and a remote node can only be asked over and over",
     ),
 }
 """Exceptions: a file or folder, what it may use, and why."""
