@@ -1,4 +1,4 @@
-"""`Membership`: who is there. Every node probes a few, everyone hears of it. Sans-IO: messages and times in, effects out.
+"""`Membership`: who is there. Each node probes a few, all hear of it. Sans-IO: messages, times in, effects out.
 
     membership = Membership(me, random.rng("membership"), now_ns, seeds=[...])
     effects = membership.begin(now_ns)
@@ -289,6 +289,7 @@ class Membership:
     def unpin(self, node_id: str) -> None:
         """Takes one pin back."""
         self._connections.unpin(node_id)
+        self._ring_changed = True
 
     # -- what others say -----------------------------------------------------------------------------------
 

@@ -63,6 +63,11 @@ class Identity:
         return cls(node_id, curve_public_z85(node_id), curve_secret, seed)
 
 
+def new_secret() -> bytes:
+    """32 random bytes that nobody can guess: a seed, or a secret CURVE key."""
+    return randombytes(crypto_sign_SEEDBYTES)
+
+
 def config_dir(environ: Mapping[str, str] | None = None) -> Path:
     """`$ASPEN_CONFIG_DIR`, or `$XDG_CONFIG_HOME/aspen`, or `~/.config/aspen`. It need not exist."""
     variables = os.environ if environ is None else environ
@@ -82,7 +87,7 @@ def load_or_create_identity(directory: Path, name: str) -> Identity:
     path = _key_path(directory, name)
     _prepare_directory(directory)
     if not path.exists():
-        seed = randombytes(crypto_sign_SEEDBYTES)
+        seed = new_secret()
         text = f"{_KEY_HEADER} {base64.b32encode(seed).decode().rstrip('=').lower()}\n"
         _write(path, text, replace=False)
     return load_identity(directory, name)
