@@ -76,13 +76,15 @@ class Seed:
 class _Member:
     """What is known of another node."""
 
-    __slots__ = ("down_ns", "probe_ns", "record", "spell", "suspect_until_ns")
+    __slots__ = ("down_ns", "probe_ns", "record", "spell", "suspect_until_ns", "told_ns")
 
     def __init__(self, record: MemberRecord) -> None:
         self.record = record
         self.spell = record.counter
         self.suspect_until_ns = 0
         self.down_ns = 0
+        self.told_ns = -(1 << 62)
+        """When it was last told that it is thought of wrongly."""
         self.probe_ns = 0
         """When to probe it next, while it is a successor."""
 
@@ -219,8 +221,8 @@ class Membership:
             self._merge(record)
         if not self.ended:
             self._answer(peer, said.body)
-        if not self.ended and not isinstance(said.body, Ping) and self._wrongly_thought(peer) is not None:
-            self._say(peer, None)
+        if not self.ended and not isinstance(said.body, Ping):
+            self._have_refuted(peer)
         return self._take()
 
     def tick(self, now_ns: int) -> list[Effect]:
@@ -572,6 +574,15 @@ class Membership:
         if member is None or member.record.status not in (Status.SUSPECT, Status.DOWN):
             return None
         return member.record
+
+    def _have_refuted(self, peer: str) -> None:
+        """Tells a peer that speaks what is thought of it, so that it refutes. Not again at once: should it not
+        refute, and think the same of this node, the two would answer each other without end."""
+        member = self._members.get(peer)
+        if member is not None and self._wrongly_thought(peer) is not None:
+            if self._now_ns - member.told_ns >= self.timing.gossip_every_ns:
+                member.told_ns = self._now_ns
+                self._say(peer, None)
 
     def _say(self, peer: str, body: Body) -> None:
         address = self.address_of(peer)

@@ -170,6 +170,13 @@ def test_a_suspect_is_told_so_by_whatever_is_sent_to_it() -> None:
         assert all(record("c", status=Status.SUSPECT) in send.said.rumours for send in told if send.peer == "c")
 
 
+def test_two_that_think_ill_of_each_other_and_do_not_refute_do_not_talk_without_end() -> None:
+    one = One("abcd")
+    one.hear(record("a"), record("c", status=Status.SUSPECT))
+    told = sum(len(sends(one.hear(record("c")))) for _ in range(100))
+    assert told == 1
+
+
 def test_that_another_has_a_node_down_is_a_suspicion_here() -> None:
     one = One("abcd")
     one.hear(record("a"), record("c", status=Status.DOWN))
