@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -123,7 +124,7 @@ async def join(settings: Settings, ticket: str, name: str, as_json: bool) -> Non
 def _read(text: str) -> Ticket:
     if text != "-":
         return read_ticket(text)
-    return read_ticket(click.get_text_stream("stdin").read(4_096))
+    return read_ticket(sys.stdin.read(4_096))
 
 
 def _wall_s() -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aspen import Actor, call, cast, child, info, start
+from aspen import Actor, call, cast, info, start
 from aspen.actor import System, pid_of
 from aspen.distributed import pg
 from aspen.distributed.pg import GroupChanged
@@ -175,7 +175,7 @@ def ask(three: Three, name: str, group: str) -> Any:
 
 def test_members_are_seen_from_every_node_and_vanish_with_theirs(three: Three) -> None:
     async def begin(groups: tuple[str, ...]) -> None:
-        await start(child(Worker, *groups))
+        await start(Worker, *groups)
 
     async def scenario() -> None:
         await asyncio.sleep(1)
@@ -198,7 +198,7 @@ def test_members_are_seen_from_every_node_and_vanish_with_theirs(three: Three) -
 
 def test_what_was_lost_on_the_way_comes_with_the_next_comparison(three: Three) -> None:
     async def begin() -> None:
-        await start(child(Worker, "g"))
+        await start(Worker, "g")
 
     async def scenario() -> None:
         await asyncio.sleep(1)
