@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Machine
 
 from aspen.distributed.ticket import TicketNode, make_ticket, read_ticket, write_ticket
 from aspen.io.keys import Identity, load_identity, load_trusted
 from aspen.io.nodes import find_node
 from aspen.trust import Role
+from tests.cli.conftest import Machine
 
 
 @pytest.fixture

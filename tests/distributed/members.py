@@ -71,8 +71,8 @@ class MemberNode:
         peers.listen(Handler())
         self.port = port
         port.begin()
-        while not membership.ended:
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 -- virtual time, and membership has no event for it
+        while not membership.ended:  # noqa: ASYNC110 -- virtual time, and membership has no event for it
+            await asyncio.sleep(0.05)
 
     @property
     def membership(self) -> Membership:

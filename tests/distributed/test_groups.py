@@ -27,7 +27,7 @@ class Net:
         self.nodes = {name: Groups(name, 1) for name in names}
         self.queue: list[tuple[str, Tell]] = []
         self.changes: dict[str, list[GroupChange]] = {name: [] for name in names}
-        self.rng = random.Random(seed)  # noqa: S311
+        self.rng = random.Random(seed)
         self.loss = loss
         for groups in self.nodes.values():
             for name in names:

@@ -48,7 +48,7 @@ class One:
         self, others: str = "", timing: Timing = NORMAL_TIMING, trusts: Callable[[str], bool] = lambda _: True
     ) -> None:
         self.now = 0
-        self.membership = Membership(record("m"), random.Random(1), 0, timing=timing, trusts=trusts)  # noqa: S311
+        self.membership = Membership(record("m"), random.Random(1), 0, timing=timing, trusts=trusts)
         self.effects: list[Effect] = self.membership.begin(0)
         for other in others:
             self.hear(record(other))
@@ -279,7 +279,7 @@ def test_a_node_that_left_is_not_tried_again() -> None:
 
 def test_seeds_are_asked_until_they_are_there() -> None:
     seeds = [Seed("s", "tcp://s:1"), Seed("m", "tcp://m:1")]
-    membership = Membership(record("m"), random.Random(1), 0, seeds=seeds)  # noqa: S311
+    membership = Membership(record("m"), random.Random(1), 0, seeds=seeds)
     first = membership.begin(0)
     assert Connect("s", "tcp://s:1") in first
     now, asked = 0, 0
@@ -294,7 +294,7 @@ def test_seeds_are_asked_until_they_are_there() -> None:
 def test_too_many_seeds_are_refused() -> None:
     seeds = [Seed(f"s{n}", "tcp://s:1") for n in range(limits.MEMBER_SEEDS_MAX + 1)]
     with pytest.raises(UsageError, match="17 seeds; 16 at most"):
-        Membership(record("m"), random.Random(1), 0, seeds=seeds)  # noqa: S311
+        Membership(record("m"), random.Random(1), 0, seeds=seeds)
 
 
 def test_nobody_speaks_for_another_and_nobody_untrusted_at_all() -> None:
