@@ -168,6 +168,25 @@ def test_without_refutation_membership_does_not_heal(monkeypatch: pytest.MonkeyP
         members.cluster.run(cut_off(members))
 
 
+def test_with_the_rule_of_swim_the_return_of_one_brings_others_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/decisions/0007 is about: were another's word that a node is down believed, healing would hurt."""
+    right = Membership._merge
+
+    def gullible(self: Membership, record: MemberRecord) -> None:
+        member = self._members.get(record.node_id)
+        believed = member is not None and member.is_up and record.status == Status.DOWN
+        if member is not None and believed and record.rank > member.record.rank:
+            self._bring_down(member, record, "hearsay")
+        else:
+            right(self, record)
+
+    monkeypatch.setattr(Membership, "_merge", gullible)
+    with members_of(5) as members:
+        members.cluster.run(cut_off(members))
+        others = ("n1", "n2", "n3", "n5")
+        assert any("down hearsay" in events_about(members, one, two) for one in others for two in others)
+
+
 def test_the_campaign_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Membership, "_replace", forgetful)
     failures = []
