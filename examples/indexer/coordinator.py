@@ -50,8 +50,9 @@ FAILURES_MAX: Final = FAILURES_SPARED + WORKERS_MAX + 2
 """A file on which workers crashed so often is skipped: the fault is the file's. Crashes that the chaos actor ordered
 before it learned of the third failure, at most one for each worker that it was offered and one more, cannot make that
 many."""
-LOOK_EVERY_S: Final = 1.0
-"""Seconds between two looks for workers that were lost from sight and are still there."""
+LOOK_EVERY_S: Final = 5.0
+"""Seconds between two looks for workers that were lost from sight and are still there. By then a node that died is
+down, and its workers are out of the group."""
 WAITERS_MAX: Final = 64
 """Callers that may wait for the end at once."""
 
