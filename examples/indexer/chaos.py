@@ -83,4 +83,7 @@ class Fuse(Actor):
     def blow(self) -> None:
         """Nothing of the node runs after this. A node that is alone lives on: nobody would be left to see it."""
         if len(nodes()) > 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._die()
+
+    def _die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
