@@ -1,4 +1,4 @@
-"""The chaos actor: kills workers at random while they work, and once a node, to show that the result does not suffer."""
+"""The chaos actor: kills workers at random while they work, and once a node. The result does not suffer."""
 
 from __future__ import annotations
 

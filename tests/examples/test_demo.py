@@ -79,7 +79,9 @@ def test_make_demo_loses_a_node_and_nothing_else(environ: dict[str, str], tmp_pa
     ended = aspen(environ, *command.replace("demo-logs", str(logs)).split())
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"with 4 workers on each of 3 nodes\n", ended.stdout)
-    parts = re.search(r"nodes +demo-1 ([\d,]+), demo-2 ([\d,]+), demo-3 ([\d,]+) files; the index is on demo-1", ended.stdout)
+    parts = re.search(
+        r"nodes +demo-1 ([\d,]+), demo-2 ([\d,]+), demo-3 ([\d,]+) files; the index is on demo-1", ended.stdout
+    )
     assert parts, ended.stdout
     assert all(int(files.replace(",", "")) > 0 for files in parts.groups())
     lost = re.search(r"lost +(demo-[23]), once, with all its workers; it is back", ended.stdout)
@@ -161,6 +163,35 @@ def test_on_a_terminal_it_stays_to_be_looked_at(terminal: pexpect.spawn, environ
     terminal.expect("search>")
     terminal.send("?\r")
     terminal.expect("no word to look for")
+    terminal.expect("search>")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+@pytest.fixture
+def cluster_terminal(environ: dict[str, str], folder: Path) -> Iterator[pexpect.spawn]:
+    """A terminal in which the demo runs on three nodes."""
+    program, *words = (*ASPEN, "up", *INDEXER[1:], "--log-dir", str(folder.parent), "--", str(folder))
+    child = pexpect.spawn(
+        program, words, env=environ, cwd=str(ROOT), encoding="utf-8", timeout=LIMIT_S, dimensions=(40, 200)
+    )
+    yield child
+    child.close(force=True)
+
+
+def test_on_a_terminal_a_node_may_be_killed_by_hand(cluster_terminal: pexpect.spawn, environ: dict[str, str]) -> None:
+    terminal = cluster_terminal
+    terminal.expect("The nodes? stays? up until Ctrl-D")
+    terminal.expect("search>")
+    record = find_node(Path(environ["ASPEN_CONFIG_DIR"]), "demo-2")
+    assert record is not None
+    os.kill(record.process_id, signal.SIGKILL)
+    terminal.expect(r"demo-2: ended \(signal 9\)")
+    terminal.expect("demo-2: starts anew")
+    terminal.send("haystack needle\r")
+    terminal.expect(r"needle\.py")
     terminal.expect("search>")
     terminal.sendeof()
     terminal.expect(pexpect.EOF)

@@ -1,4 +1,4 @@
-"""The indexer on three nodes in the simulator: whichever node dies and whenever, the index is the sequential reference's."""
+"""The indexer on three simulated nodes: whichever node dies and whenever, the index is the sequential reference's."""
 
 from __future__ import annotations
 
