@@ -233,8 +233,8 @@ def next_steps(console: Console, *, stays: bool) -> None:
         console.print(f"  {aspen} {words:<{width}}  {what}")
     if others:
         console.print(
-            f"Kill any of them with `kill -9 NUMBER`: it comes back. {here} has the only index: when that one is killed, "
-            f"it begins at the beginning."
+            f"Kill any of them with `kill -9 NUMBER`: it comes back. {here} has the only index: when that one is "
+            f"killed, it begins at the beginning."
         )
 
 
