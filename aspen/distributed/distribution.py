@@ -166,6 +166,7 @@ class Distribution(Actor):
     def on_session_up(self, peer: str, incarnation: int) -> None:
         """A session stands."""
         self._connected.add(peer)
+        self._members.on_peer_up(peer)
 
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
         """It is over."""

@@ -255,6 +255,14 @@ class Membership:
             self._say_all(self._probing.start(peer, member.record.incarnation, now_ns))
         return self._take()
 
+    def in_sight(self, peer: str, now_ns: int) -> list[Effect]:
+        """The transport is connected with a peer: one that is not a member here is asked at once, rather than when its
+        turn comes. What was said to it before there was a connection is lost."""
+        self._advance(now_ns)
+        if self._is_missing(peer) and self._leaving_until_ns is None and not self.ended:
+            self._say(peer, Digest(self._hash()))
+        return self._take()
+
     def leave(self, now_ns: int) -> list[Effect]:
         """This node goes in order: tells its peers, and again for a while. `ended` is True when it may stop."""
         self._advance(now_ns)
