@@ -400,6 +400,9 @@ MEMBER_FORGET_S = 24 * 3_600.0
 MEMBER_LEAVE_S = 0.6
 """How long a node that leaves goes on telling so."""
 
+TRUST_CHECK_S = 1.0
+"""How often a node looks whether those that it has sessions with are still trusted."""
+
 MEMBER_BEHIND_S = 0.25
 """A node that acts so much later than it wanted was suspended or blocked, and gives others that much more time."""
 
