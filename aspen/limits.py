@@ -77,6 +77,9 @@ HEART_SILENCE_S = 10.0
 HEART_START_S = 120.0
 """How long it may take until its first beat."""
 
+NODE_START_WAIT_S = 60.0
+"""How long `aspen node start` waits for the node to be up."""
+
 HEART_STOP_S = 75.0
 """How long it may take to stop in order."""
 

@@ -66,7 +66,7 @@ async def up(
     options += ["--log-level", log_level] if log_level is not None else []
     prefix = name or app.name
     nodes = [
-        _Node(
+        KeptNode(
             f"{prefix}-{number}",
             [
                 application,
@@ -85,10 +85,10 @@ async def up(
         )
         for number in range(1, count + 1)
     ]
-    return await _Parent(nodes).run()
+    return await Parent(nodes).run()
 
 
-class _Node:
+class KeptNode:
     """One node: its heart, and its process now."""
 
     def __init__(self, name: str, words: list[str], shared: Settings, heart: Heart, *, leads: bool) -> None:
@@ -139,8 +139,10 @@ class _Node:
         click.echo(f"{self.name}: {text}", err=True)
 
 
-class _Parent:
-    def __init__(self, nodes: list[_Node]) -> None:
+class Parent:
+    """Keeps nodes alive until all have ended; the first one leads."""
+
+    def __init__(self, nodes: list[KeptNode]) -> None:
         self._nodes = nodes
         self._stopping = False
 

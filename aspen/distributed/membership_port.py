@@ -79,10 +79,6 @@ class MembershipPort:
         """Begins to leave; `membership.ended` is True when all is said, after `MEMBER_LEAVE_S` at most."""
         self._perform(self.membership.leave(self._mono_ns()))
 
-    def revoke(self, node_id: str) -> None:
-        """A node is trusted no longer: it is down at once."""
-        self._perform(self.membership.revoke(node_id, self._mono_ns()))
-
     def pin(self, node_id: str) -> None:
         """Keeps a member connected until `unpin`."""
         self._perform(self.membership.pin(node_id, self._mono_ns()))

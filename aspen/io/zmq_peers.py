@@ -222,7 +222,9 @@ class ZmqPeers:
             why = "it chose its own routing id"
         else:
             why = f"{parts - 1} parts, {size_bytes} bytes: that is no frame of a link"
-        log.warning("%s dropped a frame of %s: %s (%d so far)", self._address, peer or "somebody", why, self.dropped_count)
+        log.warning(
+            "%s dropped a frame of %s: %s (%d so far)", self._address, peer or "somebody", why, self.dropped_count
+        )
 
     def _tell_up(self, peer: str) -> None:
         if self._handler is not None and not self._closed:

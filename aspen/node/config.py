@@ -47,6 +47,8 @@ class NodeConfig:
     """Where its control port is bound; port 0 for any free one; empty for none."""
     root: str = "supervisors.node:NodeSupervisor"
     """Class path of the supervisor at the top of its tree."""
+    application: str = ""
+    """What `aspen node start` runs, as MODULE:APP."""
     strict_messages: bool = False
     """Encode and decode local messages too, to find those that could not leave the process."""
     cluster: str = ""
@@ -260,7 +262,9 @@ def _seeds(value: Any, where: str) -> tuple[tuple[str, str], ...]:
     """From a list of texts; from the environment, one text with commas."""
     texts = [text.strip() for text in value.split(",") if text.strip()] if isinstance(value, str) else value
     if not isinstance(texts, list) or len(texts) > MEMBER_SEEDS_MAX:
-        raise ConfigError(f"{where} is {value!r:.80}; write a list of up to {MEMBER_SEEDS_MAX} texts NODE_ID@tcp://HOST:PORT")
+        raise ConfigError(
+            f"{where} is {value!r:.80}; write a list of up to {MEMBER_SEEDS_MAX} texts NODE_ID@tcp://HOST:PORT"
+        )
     found = []
     for text in texts:
         node_id, _, address = _text(text, where).partition("@")
@@ -269,7 +273,9 @@ def _seeds(value: Any, where: str) -> tuple[tuple[str, str], ...]:
         except ValueError:
             node_id = ""
         if not node_id or not _TCP.fullmatch(address):
-            raise ConfigError(f"{where}: {text!r:.120} is no seed; write NODE_ID@tcp://HOST:PORT, with the port of its links")
+            raise ConfigError(
+                f"{where}: {text!r:.120} is no seed; write NODE_ID@tcp://HOST:PORT, with the port of its links"
+            )
         found.append((node_id.lower(), address))
     return tuple(found)
 
@@ -279,6 +285,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "name": ("name", _name),
         "address": ("address", _text),
         "root": ("root", _class_path),
+        "application": ("application", _text),
         "strict_messages": ("strict_messages", _boolean),
     },
     "cluster": {

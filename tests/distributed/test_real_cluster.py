@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import itertools
 import os
 import random
 import select
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import zmq
 
-from aspen.cli.app import connected, Settings
+from aspen.cli.app import Settings, connected
 from aspen.errors import NotReachable
 from aspen.io.keys import Identity, load_identity, update_trusted
 from aspen.io.nodes import NodeRecord, find_node, peers
@@ -181,8 +182,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
 
 CALLS = [
     ("await till.add(5)", 5),
-    ("[await till.echo(what) for what in ([1, b'2', {'3': 4.5}], None, 'x' * 500_000)] == "
-     "[[1, b'2', {'3': 4.5}], None, 'x' * 500_000]", True),
+    ("what = [[1, b'2', {'3': 4.5}], None, 'x' * 500_000]\nawait till.echo(what) == what", True),
     ("(await till.echo(till)) == till", True),
     ("await failure(till.refuse())", ("Refused", "not today")),
     ("(await failure(till.slow()))[0]", "CallTimeout"),
@@ -225,6 +225,15 @@ def test_bonds_tell_the_reason_across_nodes(trio: RealCluster, code: str, wanted
     since = len(trio.seen("real-1"))
     trio.ask("real-1", f"witness = whereis(Witness, 'witness')\n{code}\nNone")
     assert trio.until_seen("real-1", since, lambda seen: len(seen) >= 1) == [wanted]
+
+
+def test_a_message_of_an_unknown_class_costs_the_session_and_not_the_node(trio: RealCluster) -> None:
+    code = "class Odd:\n    n: int\n\nOdd = wire.message(Odd)\n"
+    answer = trio.ask("real-1", f"from aspen import wire\n{HELPERS}{code}await failure(till.echo(Odd(1)))")
+    assert answer[0] == "NoConnection"
+    trio.until_log("no type")
+    trio.whole()
+    assert trio.ask("real-1", HELPERS + "await till.add(1)") == 1
 
 
 # -- what is no message of a node ----------------------------------------------------------------------------
@@ -328,7 +337,7 @@ def check_numbers(cluster: RealCluster, name: str, node: str, to: str) -> None:
     """What came is in order, each once; whatever did not come lies where the sender was told of a loss."""
     received = cluster.ask(to, "await whereis(Witness, 'witness').numbers()")[name]
     _, downs = cluster.ask(node, f"await whereis(Sender, {name!r}).state()")
-    for before, after in zip(received, received[1:], strict=False):
+    for before, after in itertools.pairwise(received):
         assert after > before, f"{after} came after {before}"
         if after != before + 1:
             assert any(before <= n < after for n, _ in downs), f"{before} to {after} are missing: {downs}"
@@ -419,3 +428,89 @@ def test_a_node_whose_key_is_revoked_is_cut_off(trio: RealCluster) -> None:
     finally:
         assert trio.aspen("keys", "trust", record.node_id, "node", "real-3").returncode == 0
     trio.whole()
+
+
+# -- a network that fails ------------------------------------------------------------------------------------
+
+
+class Cable:
+    """A network namespace, and the cable between it and this one."""
+
+    def __init__(self) -> None:
+        number = os.getpid() % 250
+        self.name, self._ours = f"aspen-{os.getpid()}", f"asp{number}h"
+        self.here, self.there = f"10.231.{number}.1", f"10.231.{number}.2"
+        self.inside = ("ip", "netns", "exec", self.name)
+        self._run("netns", "add", self.name)
+        self._run("link", "add", self._ours, "type", "veth", "peer", "name", "asp0", "netns", self.name)
+        self._run("addr", "add", f"{self.here}/24", "dev", self._ours)
+        self._run("-n", self.name, "addr", "add", f"{self.there}/24", "dev", "asp0")
+        self._run("-n", self.name, "link", "set", "lo", "up")
+        self._run("-n", self.name, "link", "set", "asp0", "up")
+        self.plug("up")
+
+    @staticmethod
+    def _run(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def plug(self, state: str) -> None:
+        """Pulls it (`down`) or plugs it in (`up`). Nothing is said to anybody: packets are lost."""
+        self._run("link", "set", self._ours, state)
+
+    def close(self) -> None:
+        """Takes both away."""
+        subprocess.run(["ip", "link", "del", self._ours], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    """Skips where one may not make network namespaces."""
+    cable = None
+    try:
+        cable = Cable()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces cannot be made here (root and iproute2 are needed): {error}")
+    yield cable
+    cable.close()
+
+
+def test_both_sides_of_a_cut_notice_and_find_each_other_again(cable: Cable, tmp_path: Path) -> None:
+    cluster = RealCluster(tmp_path / "config", tmp_path / "log")
+    trio = ("real-a", "real-b", "real-c")
+    try:
+        for name in trio:
+            host, prefix = (cable.there, cable.inside) if name == "real-c" else (cable.here, ())
+            address = {"ASPEN_CLUSTER_ADDRESS": f"tcp://{host}:0", "ASPEN_NODE_ADDRESS": f"tcp://{host}:0"}
+            cluster.spawn("run", APP, "--name", name, "--cluster", "real", environ=address, prefix=prefix)
+        for name in trio:
+            cluster.until(name, "1", lambda answer: answer == 1)
+        cluster.whole(trio)
+        before = {name: len(cluster.seen(name)) for name in trio}
+        cluster.ask("real-a", "await whereis(Witness, 'witness').hold('real-c')")
+        cluster.ask("real-c", "await whereis(Witness, 'witness').hold('real-a')")
+        start_sender(cluster, "there", "real-a", "real-c")
+        start_sender(cluster, "back", "real-c", "real-a")
+        cable.plug("down")
+        for name in ("real-a", "real-b"):
+            cluster.until_seen(name, before[name], is_down("real-c"))
+        cluster.until_seen("real-a", before["real-a"], lambda seen: ("Down", "noconnection") in seen)
+        pause()
+        cable.plug("up")
+        cluster.whole(trio)
+        for name, sender in (("real-c", "there"), ("real-a", "back")):
+            code = f"(await whereis(Witness, 'witness').numbers()).get({sender!r}, [])"
+            count = len(cluster.ask(name, code))
+            cluster.until(name, code, lambda numbers, count=count: len(numbers) > count + 20)
+        check_numbers(cluster, "there", "real-a", "real-c")
+        check_numbers(cluster, "back", "real-c", "real-a")
+        for name in ("real-a", "real-c"):
+            bonds = [event for event in cluster.seen(name)[before[name] :] if not event[0].startswith("Node")]
+            wanted = [("Down", "noconnection"), ("Exit", "noconnection"), ("answer", "NoConnection")]
+            assert sorted(bonds) == wanted, name
+        for name in trio:
+            events = [event[:2] for event in cluster.seen(name)[before[name] :] if event[0].startswith("Node")]
+            assert len(events) == len(set(events)), f"{name} was told twice: {events}"
+            assert events, f"{name} was told nothing"
+    finally:
+        cluster.close()
