@@ -166,7 +166,8 @@ async def _status(settings: Settings, name: str) -> dict[str, Any]:
             info = await client.request("info")
     except AspenError as error:
         return {**told, "state": "silent", "why": str(error)}
-    return {**told, **{key: info[key] for key in ("started", "uptime_s", "cluster", "members")}}
+    told["state"] = "up" if info["started"] else "starting"
+    return {**told, **{key: info[key] for key in ("uptime_s", "cluster", "members")}}
 
 
 def _sentence(one: dict[str, Any]) -> str:
