@@ -174,7 +174,8 @@ def _joining(
 
     def seeds() -> list[Seed]:
         others = [record for record in peers(directory, config.cluster) if record.node_id != identity.node_id]
-        return [Seed(record.node_id, record.links_address) for record in others[:MEMBER_SEEDS_MAX]]
+        found = {record.node_id: record.links_address for record in others} | dict(config.cluster_seeds)
+        return [Seed(node_id, address) for node_id, address in list(found.items())[:MEMBER_SEEDS_MAX]]
 
     return Joining(
         identity.node_id,

@@ -77,6 +77,9 @@ HEART_SILENCE_S = 10.0
 HEART_START_S = 120.0
 """How long it may take until its first beat."""
 
+NODE_START_WAIT_S = 60.0
+"""How long `aspen node start` waits for the node to be up."""
+
 HEART_STOP_S = 75.0
 """How long it may take to stop in order."""
 
@@ -402,6 +405,9 @@ MEMBER_FORGET_S = 24 * 3_600.0
 
 MEMBER_LEAVE_S = 0.6
 """How long a node that leaves goes on telling so."""
+
+TRUST_CHECK_S = 1.0
+"""How often a node looks whether those that it has sessions with are still trusted."""
 
 MEMBER_BEHIND_S = 0.25
 """A node that acts so much later than it wanted was suspended or blocked, and gives others that much more time."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from aspen import limits
 from aspen.errors import UsageError
 from aspen.types import Stop
+from aspen.wire import register
 
 if TYPE_CHECKING:
     from aspen.actor.context import Context
@@ -125,6 +126,11 @@ class Behaviour:
             raise UsageError(f"{cls.__qualname__}.mailbox_max is {cls.mailbox_max}; it must be at least 1")
         cls.blueprint = Blueprint(cls)
         classes[cls.blueprint.kind] = cls
+        # Whoever can make the call knows this class, so what the call declares to raise arrives as what it is.
+        for spec in cls.blueprint.specs.values():
+            for error in spec.raises:
+                if issubclass(error, Exception):
+                    register(error)
 
     @property
     def ctx(self) -> Context:

@@ -78,12 +78,7 @@ def show(ticket: str, as_json: bool) -> None:
     )
 
 
-@click.group("node")
-def node_group() -> None:
-    """Nodes of this machine among those of others."""
-
-
-@node_group.command()
+@click.command()
 @click.argument("ticket", default="-")
 @click.option("--name", default="node", show_default=True, help="Of the node that joins: its key is NAME.key.")
 @json_option
@@ -138,4 +133,3 @@ def _left(expires_s: int) -> timedelta:
 def add_to(group: click.Group) -> None:
     """Adds the commands."""
     group.add_command(ticket_group)
-    group.add_command(node_group)

@@ -76,7 +76,7 @@ async def up(
         make_folder(log_dir)
     prefix = name or app.name
     nodes = [
-        _Node(
+        KeptNode(
             f"{prefix}-{number}",
             [
                 application,
@@ -96,10 +96,10 @@ async def up(
         )
         for number in range(1, count + 1)
     ]
-    return await _Parent(nodes).run()
+    return await Parent(nodes).run()
 
 
-class _Node:
+class KeptNode:
     """One node: its heart, and its process now."""
 
     def __init__(self, name: str, words: list[str], shared: Settings, heart: Heart, *, leads: bool) -> None:
@@ -150,8 +150,10 @@ class _Node:
         click.echo(f"{self.name}: {text}", err=True)
 
 
-class _Parent:
-    def __init__(self, nodes: list[_Node]) -> None:
+class Parent:
+    """Keeps nodes alive until all have ended; the first one leads."""
+
+    def __init__(self, nodes: list[KeptNode]) -> None:
         self._nodes = nodes
         self._stopping = False
 

@@ -24,6 +24,7 @@ from aspen.distributed.distribution import (
     Joining,
     NodeInfo,
     demonitor_nodes,
+    distribution_of,
     monitor_nodes,
     nodes,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Remote",
     "Seed",
     "demonitor_nodes",
+    "distribution_of",
     "monitor_nodes",
     "nodes",
     "start_link_on",

@@ -9,6 +9,7 @@ It lives as long as the actor. When that is started anew, so are the links, and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -26,10 +27,12 @@ from aspen.distributed.pg import table_of
 from aspen.distributed.pg_port import PgPort
 from aspen.distributed.remote import Remote
 from aspen.errors import BadFrame, NoConnection, NotReachable, Overloaded, UsageError
-from aspen.limits import MEMBER_LEAVE_S, NODE_MONITORS_MAX
+from aspen.limits import MEMBER_LEAVE_S, NODE_MONITORS_MAX, TRUST_CHECK_S
 from aspen.otp.actor import Actor, call
 from aspen.otp.starting import here
 from aspen.traits import PeerTransport
+
+log = logging.getLogger("aspen.distribution")
 
 _ACTORS: Final = b"a"
 _MEMBERSHIP: Final = b"m"
@@ -96,9 +99,9 @@ class Distribution(Actor):
         self._members = MembershipPort(ports, membership, _MembershipCarrier(self), self._on_event)
         table = table_of(system)
         table.groups.name_self(joining.node_id, system.boot)
-        table.resolve = lambda entry: self._remote.ref_of(entry.pid, entry.kind)
         self._groups = PgPort(ports, table, _GroupCarrier(self), lambda: self._members.membership.partners)
         system.tables[_TABLE] = self
+        self._trust_timer = self.ctx.call_after(TRUST_CHECK_S, self._check_trust)
         self._members.begin()
         self._groups.begin()
 
@@ -195,6 +198,15 @@ class Distribution(Actor):
             return
         for watcher in tuple(self._watchers):
             send_slow(watcher, INFO, (event,))
+
+    def _check_trust(self) -> None:
+        """Sessions are closed, and members down, once a key is trusted no longer: handshakes alone would not notice."""
+        self._trust_timer = self.ctx.call_after(TRUST_CHECK_S, self._check_trust)
+        for node_id in sorted(self._up | self._connected):
+            if node_id != self._joining.node_id and not self._joining.trusts(node_id):
+                log.warning("node %s is trusted no longer: its session is closed", node_id)
+                self._members.revoke(node_id)
+                self._links.end_session(node_id, "its key is trusted no longer")
 
     # -- what the parts need of each other -----------------------------------------------------------------------
 

@@ -201,7 +201,11 @@ class Links:
         if entry is None:
             self.strangers_dropped += 1
             return
+        refusals = entry.link.refusals
         entry.link.on_frame(lane, connection, frame, self._now_ns())
+        if entry.link.refusals != refusals:
+            # At most once a connection: nothing more is heard from this one.
+            log.warning("%s broke the protocol of links; connection %d is not listened to any more", peer, connection)
         self._run(entry)
         self._follow(entry)
         self._touch(entry)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
+from aspen.errors import ConfigError
 from aspen.limits import HEART_BEAT_S
 
 BEAT_VARIABLE: Final = "ASPEN_HEART_FD"
@@ -116,6 +119,56 @@ class ChildProcess:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+class Detached:
+    """A process that outlives us: in a session of its own, without a terminal, its output at the end of a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self.log = process, log
+        self.process_id = process.pid
+
+    @classmethod
+    def start(cls, command: Sequence[str], environ: Mapping[str, str], log: Path) -> Detached:
+        """Starts it.
+
+        Raises:
+            ConfigError: the file cannot be written, or the process not be started.
+        """
+        try:
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                process = subprocess.Popen(  # noqa: S603 -- our own command line
+                    command,
+                    env=dict(environ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=descriptor,
+                    stderr=descriptor,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or command[0]} cannot be used: {error.strerror}") from None
+        return cls(process, log)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, once it has ended."""
+        return self._process.poll()
+
+    def last_words(self) -> str:
+        """The last line of its output."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - LINE_BYTES_MAX))
+            lines = file.read(LINE_BYTES_MAX).decode(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def leave(self) -> None:
+        """Lets it go: it is the system's child from our end on."""
+        if self._process.poll() is None:
+            self._process.returncode = 0  # or Popen complains that it still runs
 
 
 class Beats:

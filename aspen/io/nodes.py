@@ -134,6 +134,19 @@ def nodes(directory: Path) -> Iterator[NodeRecord]:
             yield record
 
 
+def names(directory: Path) -> list[str]:
+    """The nodes that have ever run on this machine with this directory, by name."""
+    return sorted(path.stem for path in (directory / RUN_DIRECTORY).glob("*.boot"))
+
+
+def boots(directory: Path, name: str) -> int:
+    """How often a node of that name has booted."""
+    try:
+        return int((directory / RUN_DIRECTORY / f"{name}.boot").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 def _is_locked(path: Path) -> bool:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)

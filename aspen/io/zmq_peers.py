@@ -26,7 +26,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from aspen.errors import ConfigError, UsageError
-from aspen.io.zmq_gate import Gate, Refusal, Refusals
+from aspen.io.zmq_gate import REFUSAL_LOG_EVERY_S, Gate, Refusal, Refusals
 from aspen.io.zmq_socket import Reader, bind, check_size, configure, curve_key, log, split_address
 from aspen.limits import FRAME_BYTES_MAX, LANES_MAX, PEER_FRAMES_QUEUED_MAX
 from aspen.traits import PeerHandler
@@ -83,6 +83,7 @@ class ZmqPeers:
         self.refusals = Refusals(on_refused)
         self.dropped_count = 0
         """Frames dropped: malformed, too large, or of a key that is not trusted any more."""
+        self._drop_said = -REFUSAL_LOG_EVERY_S
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
         self._gate = Gate(loop, self._context)
@@ -203,10 +204,27 @@ class ZmqPeers:
         peer = self._identify(str(parts[0].get(_USER_ID)))
         chosen_by_peer = len(connection) != 5 or connection[0] != 0
         if len(lane) != 1 or lane[0] >= LANES_MAX or chosen_by_peer or peer is None or len(frame) > FRAME_BYTES_MAX:
-            self.dropped_count += 1
+            self._drop(peer, len(parts), len(frame), chosen_by_peer)
             return
         if self._handler is not None:
             self._handler.on_frame(peer, lane[0], int.from_bytes(connection, "big"), frame)
+
+    def _drop(self, peer: str | None, parts: int, size_bytes: int, chosen_by_peer: bool) -> None:
+        """Counts a frame that is refused, and says so, but not at the peer's rate."""
+        self.dropped_count += 1
+        now = self._loop.time()
+        if now < self._drop_said + REFUSAL_LOG_EVERY_S:
+            return
+        self._drop_said = now
+        if peer is None:
+            why = "its key is trusted no longer"
+        elif chosen_by_peer:
+            why = "it chose its own routing id"
+        else:
+            why = f"{parts - 1} parts, {size_bytes} bytes: that is no frame of a link"
+        log.warning(
+            "%s dropped a frame of %s: %s (%d so far)", self._address, peer or "somebody", why, self.dropped_count
+        )
 
     def _tell_up(self, peer: str) -> None:
         if self._handler is not None and not self._closed:

@@ -25,12 +25,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aspen.errors import ConfigError
+from aspen.limits import MEMBER_SEEDS_MAX
+from aspen.trust import curve_public_z85
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS: Final = ("auto", "text", "json")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _CLASS_PATH = re.compile(r"[\w.]+:[\w.]+")
+_TCP = re.compile(r"tcp://[^\s/]+:[1-9][0-9]{0,4}")
 _ENVIRONMENT_PREFIX: Final = "ASPEN_"
 
 
@@ -44,12 +47,17 @@ class NodeConfig:
     """Where its control port is bound; port 0 for any free one; empty for none."""
     root: str = "supervisors.node:NodeSupervisor"
     """Class path of the supervisor at the top of its tree."""
+    application: str = ""
+    """What `aspen node start` runs, as MODULE:APP."""
     strict_messages: bool = False
     """Encode and decode local messages too, to find those that could not leave the process."""
     cluster: str = ""
     """The cluster of which it is a part; empty for none."""
     cluster_address: str = "tcp://127.0.0.1:0"
     """Where its links with other nodes are bound."""
+    cluster_seeds: tuple[tuple[str, str], ...] = ()
+    """Nodes of other machines to join through: node id, and the address of its links. Those of this machine that are in
+    the cluster are found without."""
     log_level: str = "info"
     log_format: str = "auto"
     """`text`, `json`, or `auto`: text on a terminal and JSON elsewhere."""
@@ -65,6 +73,7 @@ class NodeConfig:
         sections: dict[str, Any] = {}
         for section, keys in _KEYS.items():
             sections[section] = {key: getattr(self, attribute) for key, (attribute, _) in keys.items()}
+        sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in self.cluster_seeds]
         sections["apps"] = {name: dict(settings) for name, settings in self.apps.items()}
         return sections
 
@@ -249,16 +258,40 @@ def _one_of(options: tuple[str, ...]) -> _Check:
     return check
 
 
+def _seeds(value: Any, where: str) -> tuple[tuple[str, str], ...]:
+    """From a list of texts; from the environment, one text with commas."""
+    texts = [text.strip() for text in value.split(",") if text.strip()] if isinstance(value, str) else value
+    if not isinstance(texts, list) or len(texts) > MEMBER_SEEDS_MAX:
+        raise ConfigError(
+            f"{where} is {value!r:.80}; write a list of up to {MEMBER_SEEDS_MAX} texts NODE_ID@tcp://HOST:PORT"
+        )
+    found = []
+    for text in texts:
+        node_id, _, address = _text(text, where).partition("@")
+        try:
+            curve_public_z85(node_id)
+        except ValueError:
+            node_id = ""
+        if not node_id or not _TCP.fullmatch(address):
+            raise ConfigError(
+                f"{where}: {text!r:.120} is no seed; write NODE_ID@tcp://HOST:PORT, with the port of its links"
+            )
+        found.append((node_id.lower(), address))
+    return tuple(found)
+
+
 _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
     "node": {
         "name": ("name", _name),
         "address": ("address", _text),
         "root": ("root", _class_path),
+        "application": ("application", _text),
         "strict_messages": ("strict_messages", _boolean),
     },
     "cluster": {
         "name": ("cluster", _name),
         "address": ("cluster_address", _text),
+        "seeds": ("cluster_seeds", _seeds),
     },
     "log": {
         "level": ("log_level", _one_of(LOG_LEVELS)),

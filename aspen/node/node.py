@@ -18,7 +18,7 @@ from typing import Any, Final
 import aspen
 from aspen import limits
 from aspen.actor import Process, System, make_ref
-from aspen.distributed import Joining
+from aspen.distributed import Joining, distribution_of
 from aspen.distributed.joining import Join, JoinBook
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
 from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
@@ -101,6 +101,8 @@ class Node:
         )
         self.settings = self._checked_settings()
         self.address = ""
+        self.started = False
+        """Whether its whole tree has started."""
         self.ended_in_order = True
         """False once something failed that ends it: whoever watches over the node may start it anew."""
         self._reports = Reports(self.system)
@@ -163,6 +165,7 @@ class Node:
         if process.starting is not None:
             self._stop_wanted.add_done_callback(lambda _: self._stop_start(process))
             await process.starting
+        self.started = True
         return make_ref(process)
 
     def _stop_start(self, root: Process) -> None:
@@ -277,14 +280,22 @@ class Node:
             "pid": self.process_id,
             "address": self.address,
             "boot": self.system.boot,
+            "started": self.started,
             "aspen": aspen.__version__,
             "python": platform.python_version(),
             "uptime_s": round((clock.mono_ns() - self._started_ns) / 1e9, 3),
             "applications": [planned.app.name for planned in self.plan],
+            "cluster": self.node_config.cluster,
+            "members": self._members(),
             "actors": len(self.system.table),
             "crashes": len(self.system.crashes),
             "dead_letters": self.system.dead_letter_counts.total(),
         }
+
+    def _members(self) -> list[str]:
+        """The names of the nodes that are up in its cluster; none without a cluster."""
+        distribution = distribution_of(self.system)
+        return [] if distribution is None else [info.name for info in distribution.nodes()]
 
     def config(self) -> Mapping[str, Any]:
         """Its settings, by section."""

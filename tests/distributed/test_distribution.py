@@ -23,10 +23,14 @@ from aspen.distributed import (
 )
 from aspen.errors import NoConnection, UsageError
 from aspen.limits import MEMBER_RECONNECT_EVERY_S
+from aspen.limits import TRUST_CHECK_S
 from aspen.sim import Cluster, SimNode
+from aspen.wire.remote import exceptions
 
 SEEDS = range(5)
 CONVERGED_S = 20.0
+untrusted: set[str] = set()
+"""Nodes that no node trusts."""
 
 
 class Root(Supervisor):
@@ -80,7 +84,12 @@ def main(node: SimNode) -> Any:
 
     return child(
         Root,
-        Joining(node.name, lambda: peers, lambda: [Seed(other, f"sim://{other}") for other in others[:1]]),
+        Joining(
+            node.name,
+            lambda: peers,
+            lambda: [Seed(other, f"sim://{other}") for other in others[:1]],
+            lambda node_id: node_id not in untrusted,
+        ),
     )
 
 
@@ -193,6 +202,47 @@ def test_groups_span_nodes_and_lose_what_is_lost(seed: int) -> None:
         assert await cluster.node("n2").call(use) == 4
 
     run(seed, scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_node_that_is_trusted_no_longer_is_cut_off(seed: int) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        async def watch() -> None:
+            till = whereis_on("n1", Till, "till")
+            await till.watch_nodes()
+            await till.watch(await start_on("n3", Till))
+
+        await cluster.node("n1").call(watch)
+        untrusted.add("n3")
+        await asyncio.sleep(TRUST_CHECK_S * 2)
+
+        async def after() -> list[Any]:
+            with pytest.raises(NoConnection):
+                await start_on("n3", Till)
+            return await whereis_on("n1", Till, "till").seen()
+
+        assert sorted(await cluster.node("n1").call(after)) == [("Down", "noconnection"), ("NodeDown", "n3")]
+        await asyncio.sleep(CONVERGED_S * 2)
+        assert await cluster.node("n1").call(names) == ["n1", "n2"]
+
+    untrusted.clear()
+    try:
+        run(seed, scenario)
+    finally:
+        untrusted.clear()
+
+
+def test_what_a_call_declares_to_raise_arrives_as_itself() -> None:
+    class Odd(Exception):
+        pass
+
+    class Declares(Actor):
+        @call(raises=(Odd,))
+        def refuse(self) -> None:
+            raise Odd
+
+    assert Declares.blueprint.specs["refuse"].raises == (Odd,)
+    assert exceptions[f"{Odd.__module__}:{Odd.__qualname__}"] is Odd
 
 
 def test_without_a_cluster_there_is_one_node(world: Any, system: Any) -> None:

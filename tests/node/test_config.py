@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from nacl.signing import SigningKey
 
 from aspen.errors import ConfigError
 from aspen.node.config import NodeConfig, check_settings, parse_setting, read_config
+from aspen.trust import encode_node_id
 
 
 def test_defaults() -> None:
@@ -84,3 +86,18 @@ def test_a_setting_on_the_command_line_is_a_toml_value_or_text() -> None:
     for wrong in ("shop", "shop.rate", "rate=1", "a.b.c=1"):
         with pytest.raises(ConfigError, match=r"APP\.SETTING=VALUE"):
             parse_setting(wrong)
+
+
+def test_seeds_are_nodes_at_addresses() -> None:
+    key = encode_node_id(bytes(SigningKey(b"s" * 32).verify_key))
+    seed = f"{key}@tcp://10.0.0.1:4600"
+    wanted = ((key, "tcp://10.0.0.1:4600"),)
+    config = read_config(f'[cluster]\nseeds = ["{seed}"]')
+    assert config.cluster_seeds == wanted
+    assert config.as_dict()["cluster"]["seeds"] == [seed]
+    assert read_config(environ={"ASPEN_CLUSTER_SEEDS": f"{seed}, "}).cluster_seeds == wanted
+    for wrong in ("text", key, f"{key}@tcp://10.0.0.1", f"{key}@tcp://10.0.0.1:0", "key@tcp://10.0.0.1:1"):
+        with pytest.raises(ConfigError, match="NODE_ID@tcp://HOST:PORT"):
+            read_config(f'[cluster]\nseeds = ["{wrong}"]')
+    with pytest.raises(ConfigError, match="up to 16"):
+        read_config("[cluster]\nseeds = 5")
