@@ -13,6 +13,7 @@ membership_port   membership on the clock and the frames of a node
 pg                process groups, for actors; on `groups`, their state, and `pg_port`, their messages
 roles             which role may do what from outside
 envelope          signed operations, relayed by nodes that cannot forge them
+relay             what is relayed in them, between a client of one node and another node
 ticket            one line that leads to nodes, and lets a new one join; `joining`: each is good once
 """
 
@@ -23,6 +24,7 @@ from aspen.distributed.distribution import (
     Joining,
     NodeInfo,
     demonitor_nodes,
+    distribution_of,
     monitor_nodes,
     nodes,
 )
@@ -52,6 +54,7 @@ __all__ = [
     "Remote",
     "Seed",
     "demonitor_nodes",
+    "distribution_of",
     "monitor_nodes",
     "nodes",
     "start_link_on",

@@ -26,6 +26,11 @@ REMOTE: Final[dict[str, frozenset[Role]]] = {
     "aspen.pg.table": NODES,
     # what is relayed: the origin is checked again, for the operation within
     "aspen.envelope": NODES,
+    "aspen.relay.ask": NODES,
+    "aspen.relay.answer": NODES,
+    "aspen.relay.taken": NODES,
+    "aspen.relay.leave": NODES,
+    "aspen.relay.end": NODES,
     # taking in a new node
     "aspen.join": frozenset({Role.JOINER}),
 }

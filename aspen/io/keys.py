@@ -63,6 +63,12 @@ class Identity:
         return cls(node_id, curve_public_z85(node_id), curve_secret, seed)
 
 
+def random_bits(bits: int) -> int:
+    """So many random bits, which nobody can predict."""
+    count = (bits + 7) // 8
+    return int.from_bytes(randombytes(count), "big") >> (8 * count - bits)
+
+
 def config_dir(environ: Mapping[str, str] | None = None) -> Path:
     """`$ASPEN_CONFIG_DIR`, or `$XDG_CONFIG_HOME/aspen`, or `~/.config/aspen`. It need not exist."""
     variables = os.environ if environ is None else environ
