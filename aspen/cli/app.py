@@ -17,8 +17,8 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.cli.reach import names_like, reach
+from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir
 from aspen.node.node import root_cause
 from aspen.shell import NodeClient

@@ -10,7 +10,7 @@ ending.
 Towards the target a frame travels in an `Envelope`, whose signature names the client's key, the target and the
 target's boot, and which is obeyed once. Its payload is `(session, number, sealed)`: `session` is drawn by the client,
 and a tunnel carries one session, whose frames are numbered from 0 without a gap. `sealed`, and each answer, is
-encrypted and authenticated with the secret that only the two keys share, under a nonce of session, number and direction.
+encrypted and authenticated with the secret that only the two keys share, under session, number and direction.
 
 Both ends of a tunnel learn when it is over: `End` from the target, `Leave` from the relay, or the end of the
 session between the two nodes.

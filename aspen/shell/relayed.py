@@ -71,7 +71,7 @@ class RelayedChannel:
         """Opens a way to `target`. `relay` is a client of the node that shall relay.
 
         Raises:
-            AccessDenied: the relay does not relay for this key. Whether the target listens to it shows when it is asked.
+            AccessDenied: the relay does not relay for this key. Whether the target takes it shows when it is asked.
             NotReachable: the relay or the target cannot be reached.
             Overloaded: too many clients are relayed.
         """
