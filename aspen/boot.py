@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aspen.actor import Process, System
 from aspen.distributed import Joining, Seed
+from aspen.errors import UsageError
 from aspen.io import new_event_loop, real_ports
 from aspen.io.children import Beats
 from aspen.io.keys import Identity, TrustedKeys, load_or_create_identity, load_or_create_user, update_trusted
@@ -27,6 +28,7 @@ from aspen.io.zmq_peers import ZmqPeers
 from aspen.io.zmq_port import ZmqTransport
 from aspen.limits import MEMBER_SEEDS_MAX
 from aspen.node import Node, NodeConfig, Planned
+from aspen.node.node import EXIT_FAILED
 from aspen.node.reports import JsonFormatter, TextFormatter
 from aspen.shell import interrupts
 from aspen.trust import Role, TrustEntry
@@ -43,7 +45,13 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
 
     The actors that are left at its end are dropped. For anything that stays, write an `Application` and use
     `aspen run`: that has a tree, an orderly end, and a port to attach to.
+
+    Raises:
+        UsageError: an event loop runs here already; await the coroutine instead.
     """
+    if _loop_runs_here():
+        main.close()
+        raise UsageError("aspen.run() makes an event loop of its own, and one runs here already; await the coroutine")
     spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
@@ -56,8 +64,24 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
             ports.offload.close()
 
 
-def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> int:
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run_node(
+    config: NodeConfig,
+    plan: Sequence[Planned],
+    directory: Path,
+    on_stopped: Callable[[int], object] = lambda code: None,
+) -> int:
     """Runs a node until it ends; returns its exit code. `directory` holds its key, the trusted keys, and `run/`.
+
+    `on_stopped` is called with the exit code when the node has stopped, before its loop is closed. That may wait for
+    ever for a task that does not take its cancelling: `aspen.io.process.end_soon` sees to it.
 
     Raises:
         ConfigError: a setting, a key or the port cannot be used; says what to do.
@@ -68,7 +92,13 @@ def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> in
     config = config.named(plan[0].app.name if plan else "aspen")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return _run_on(runner, config, plan, directory)
+            try:
+                code = _run_on(runner, config, plan, directory)
+            except BaseException:
+                on_stopped(EXIT_FAILED)
+                raise
+            on_stopped(code)
+            return code
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()

@@ -63,6 +63,9 @@ CALL_CHAIN_MAX = 256
 NODE_STOP_S = 60.0
 """How long a node's tree may take to stop in order before it is killed."""
 
+NODE_EXIT_S = 5.0
+"""How long threads and asyncio tasks that are left may keep the process of a node that has stopped."""
+
 # -- a node's process, seen from its parent -----------------------------------------------------
 
 HEART_BEAT_S = 1.0
@@ -497,7 +500,10 @@ _check(STALL_SAMPLE_MS * 2 <= STALL_MS, "the watchdog samples a stall at least t
 _check(STALL_MS < SHELL_BLOCK_MS, "a blocking evaluation is named before it is interrupted")
 _check(CONTROL_OUTPUT_BYTES_MAX < FRAME_BYTES_MAX, "output fits a frame")
 _check(HEART_BEAT_S * 3 <= HEART_SILENCE_S, "a beat that is late is no silence")
-_check(NODE_STOP_S < HEART_STOP_S, "a node gives up on its tree before its parent does on the node")
+_check(
+    SHUTDOWN_S + NODE_STOP_S + NODE_EXIT_S < HEART_STOP_S,
+    "a node gives up on its tree before its parent does on the node",
+)
 _check(SHUTDOWN_S < NODE_STOP_S, "a worker has its time before the node gives up")
 _check(CONTROL_REQUEST_BYTES_MAX < FRAME_BYTES_MAX, "the port takes every frame that a session takes")
 _check(CONTROL_FRAMES_WAITING_MAX >= CONTROL_REQUESTS_PER_CLIENT_MAX, "a client may ask all at once")

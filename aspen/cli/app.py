@@ -22,6 +22,7 @@ from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, No
 from aspen.io.keys import config_dir
 from aspen.node.node import root_cause
 from aspen.shell import NodeClient
+from aspen.types import printable
 
 R = TypeVar("R")
 
@@ -32,7 +33,9 @@ NOT_REACHABLE: Final = 3
 NOT_ALLOWED: Final = 4
 INTERRUPTED: Final = 130
 
-console = Console()
+_LINE_ENDS: Final = "\n"
+
+console = Console(markup=False, emoji=False)
 
 
 @dataclass(slots=True)
@@ -101,7 +104,7 @@ def run_command(words: Sequence[str]) -> int:
         if "--debug" in words:
             traceback.print_exc()
         cause = root_cause(error)
-        click.echo(f"aspen: {cause}", err=True)
+        click.echo(f"aspen: {printable(str(cause), keep=_LINE_ENDS)}", err=True)
         return exit_code_of(cause)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone, as `head` does
@@ -131,7 +134,7 @@ async def connected(settings: Settings, target: str) -> AsyncIterator[NodeClient
         AccessDenied: it does not trust this user's key.
         UsageError: the target is malformed.
     """
-    async with reach(settings.directory, target, lambda text: click.echo(text, err=True)) as client:
+    async with reach(settings.directory, target, lambda text: click.echo(printable(text), err=True)) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from aspen.boot import run_node
 from aspen.cli.app import Settings
 from aspen.errors import UsageError
 from aspen.io.files import read_text
+from aspen.io.process import end_soon
 from aspen.node import Planned, load_application, read_config
 from aspen.node.config import LOG_FORMATS, LOG_LEVELS, parse_setting
 
@@ -76,7 +77,8 @@ def run(
         raise
     except ValueError as error:
         raise UsageError(f"{app.name}: {error}") from error
-    return run_node(config, [Planned(app, kind, arguments, with_main=not without_main)], shared.directory)
+    planned = Planned(app, kind, arguments, with_main=not without_main)
+    return run_node(config, [planned], shared.directory, end_soon)
 
 
 def add_to(group: click.Group) -> None:

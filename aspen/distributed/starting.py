@@ -64,5 +64,7 @@ def id_of(system: System, node: str) -> str:
 def _remote(system: System) -> Remote:
     far: Far | None = system.far
     if not isinstance(far, Remote):
-        raise UsageError(f"node {system.name} is in no cluster, so it knows no other nodes; use `aspen up`, or --cluster NAME")
+        raise UsageError(
+            f"node {system.name} is in no cluster, so it knows no other nodes; use `aspen up`, or --cluster NAME"
+        )
     return far

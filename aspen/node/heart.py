@@ -6,8 +6,8 @@
     exit code 0, a farewell, or an order to stop ──> ENDED      too many exits, or bad usage ──> GAVE_UP
 
 The parent tells what happens (`started`, `beat`, `farewell`, `exited`, `tick`) with the time in nanoseconds, and
-performs the effects that come back. A node beats from its event loop, so one whose loop is held, or whose process is stopped, is
-silent. It is killed then, and not asked: it could not hear.
+performs the effects that come back. A node beats from its event loop, so one whose loop is held, or whose process is
+stopped, is silent. It is killed then, and not asked: it could not hear.
 """
 
 from __future__ import annotations
