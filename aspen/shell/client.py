@@ -180,7 +180,7 @@ class NodeClient:
                 self._heard += 1
                 self._take(wire.decode(frame))
                 if self._heard % _FRAMES_A_TURN == 0:
-                    await asyncio.sleep(0)
+                    await _let_others_run()
         except BadFrame as error:
             self._end(NotReachable(f"the node sent what is no message ({error}); is it the same Aspen?"))
         except AspenError as error:
@@ -244,6 +244,10 @@ class NodeClient:
     def _raise_lost(self) -> NoReturn:
         lost = self._lost or NotReachable("the connection is lost")
         raise type(lost)(str(lost))
+
+
+async def _let_others_run() -> None:
+    await asyncio.sleep(0)
 
 
 def error_of(failure: Failure) -> AspenError:

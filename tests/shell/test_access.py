@@ -37,8 +37,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """Arguments with which each operation succeeds. A new operation needs a line here and in the next table."""
 
 OPERATOR_MAY = {
-    "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill", "trace",
-    "nodes", "relay",
+    "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
+    "trace", "nodes", "relay",
 }  # fmt: skip
 ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop"}
 MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: set(), JOE: set()}

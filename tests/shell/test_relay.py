@@ -14,7 +14,9 @@ import pytest
 from conftest import ADA, ADDRESS, EVE, NEO, OLE, Bank, Control
 
 from aspen.distributed import Distribution, Joining, Seed, distribution_of
-from aspen.distributed.relay import Answer, Ask, Relayed
+from aspen.distributed.envelope import Envelope
+from aspen.distributed.relay import Answer, Ask, End, Leave, Relayed, Taken
+from aspen.distributed.roles import may
 from aspen.errors import AccessDenied, AspenError, NoSuchChild, NotReachable, RemoteFailure, UsageError
 from aspen.io.keys import Identity
 from aspen.limits import CONTROL_REQUEST_BYTES_MAX, ENVELOPE_LIFE_S, RELAY_ANSWERS_MAX, RELAY_TUNNELS_MAX
@@ -28,6 +30,7 @@ from aspen.sim.transport import VirtualTransport
 from aspen.trust import Role, TrustEntry
 from aspen.types import Secret
 from aspen.wire import encode
+from aspen.wire.registry import type_id_of
 from supervisors.shell import ShellSupervisor
 
 NODES = [Identity.from_seed(letter * 32) for letter in (b"1", b"2", b"3")]
@@ -167,7 +170,9 @@ async def outcomes(client: NodeClient) -> list[Any]:
                 answer: Any = await client.stream(op, lambda kind, data, to=events: to.append((kind, data)), **args)
             except AspenError as error:
                 answer = (type(error), re.sub(r"<shell \d+", "<shell N", str(error)), getattr(error, "kind", ""))
-            found.append((op, answer if op not in ("tree", "status", "state", "top", "crashes") else type(answer), events))
+            found.append(
+                (op, answer if op not in ("tree", "status", "state", "top", "crashes") else type(answer), events)
+            )
     return found
 
 
@@ -255,9 +260,18 @@ def test_the_audit_log_names_the_key_and_the_relay(caplog: pytest.LogCaptureFixt
     done = [one for _, one in told if one["op"] == "suspend"]
     assert [one["outcome"] for one in done] == ["asked", "done"]
     assert all((one["node_id"], one["relay_id"]) == (OLE.node_id, ONE) for one in done)
-    assert any("suspend(path='/bank/ana') by key of operator" in text and f"through {ONE}: done" in text for text, _ in told)
+    assert any(
+        "suspend(path='/bank/ana') by key of operator" in text and f"through {ONE}: done" in text for text, _ in told
+    )
     denied = [one for _, one in told if one["op"] == "relay" and one["outcome"] == "denied"]
     assert [one.get("relay_id") for one in denied] == [ONE, None], "the target says so, and then the relay"
+
+
+def test_only_nodes_may_say_what_is_relayed() -> None:
+    for cls in (Envelope, Ask, Answer, Taken, Leave, End):
+        type_id = type_id_of(cls)
+        assert type_id is not None
+        assert [role for role in Role if may(role, type_id)] == [Role.NODE]
 
 
 # -- ends -------------------------------------------------------------------------------------------------------
@@ -457,7 +471,7 @@ def test_a_frame_that_comes_late_or_again_or_not_ends_the_session(kind: str) -> 
             await client.request("info")
             asked = [client.begin("eval", code="await asyncio.sleep(1)") for _ in range(2)]
             for one in asked:
-                with pytest.raises(AccessDenied, match="came a second time|left one out"):
+                with pytest.raises(AccessDenied, match=r"came a second time|left one out"):
                     await one.wait()
         await asyncio.sleep(1)
         assert world.sessions(TWO) == []
