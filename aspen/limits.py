@@ -429,6 +429,27 @@ ENVELOPE_REPLAYS_MAX = 100_000
 
 ENVELOPE_REPLAYS_PER_ORIGIN_MAX = 10_000
 
+RELAY_TUNNELS_MAX = 32
+"""Clients for whom a node relays at once; and clients that it serves through relays."""
+
+RELAY_ANSWERS_MAX = 256
+"""Answers of one tunnel that its client has not taken yet."""
+
+RELAY_ANSWERS_BYTES_MAX = 2 * FRAME_BYTES_MAX
+"""And their bytes."""
+
+RELAY_OVERHEAD_BYTES_MAX = 2_048
+"""What relaying adds to a frame: largest frames are so much smaller through a relay."""
+
+RELAY_ERROR_CHARS_MAX = 2_000
+RELAY_REFUSAL_LOG_EVERY_S = 1.0
+
+RELAY_OPEN_S = 5.0
+"""How long a client waits for a relay to be ready."""
+
+RELAY_TRIES_MAX = 3
+"""Nodes of one cluster that a command asks for the way to another, before it gives up."""
+
 TICKET_CHARS_MAX = 2_000
 """Characters of a ticket. It has to survive being pasted."""
 
@@ -542,6 +563,11 @@ _check(
 _check(MEMBER_SEEDS_MAX < MEMBERS_MAX, "there is room for the seeds")
 _check(ENVELOPE_PAYLOAD_BYTES_MAX * 2 < FRAME_BYTES_MAX, "an envelope fits a frame")
 _check(ENVELOPE_REPLAYS_PER_ORIGIN_MAX * 2 <= ENVELOPE_REPLAYS_MAX, "one origin does not fill the memory of replays")
+_check(RELAY_TUNNELS_MAX < CONTROL_CLIENTS_MAX, "relayed clients leave room for others")
+_check(RELAY_OVERHEAD_BYTES_MAX + CONTROL_REQUEST_BYTES_MAX < FRAME_BYTES_MAX, "what is relayed fits a frame")
+_check(ENVELOPE_PAYLOAD_BYTES_MAX >= CONTROL_REQUEST_BYTES_MAX, "a request fits an envelope")
+_check(RELAY_ANSWERS_BYTES_MAX * 2 < LINK_QUEUE_BYTES_MAX, "one tunnel does not fill the queue of a link")
+_check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunnel fits a frame")
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")

@@ -17,13 +17,11 @@ import click
 from rich.console import Console
 
 import aspen as package
+from aspen.cli.reach import names_like, reach
 from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
-from aspen.io.keys import config_dir, load_or_create_user
-from aspen.io.nodes import find_node, nodes
-from aspen.io.zmq_client import ControlClient
+from aspen.io.keys import config_dir
 from aspen.node.node import root_cause
 from aspen.shell import NodeClient
-from aspen.trust import curve_public_z85
 from aspen.types import printable
 
 R = TypeVar("R")
@@ -72,6 +70,16 @@ def json_option(command: Callable[..., R]) -> Callable[..., R]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def node_argument(command: Callable[..., R]) -> Callable[..., R]:
+    """`NODE`, which `connected` understands, with completion."""
+    return click.argument("node", shell_complete=_complete_node)(command)
+
+
+def _complete_node(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    chosen = context.find_root().params.get("config_dir")
+    return names_like(Path(chosen).expanduser() if chosen else default_directory(), typed)
+
+
 def print_json(value: object) -> None:
     """Prints one JSON document."""
     click.echo(json.dumps(value, indent=2, default=str))
@@ -118,36 +126,16 @@ def exit_code_of(error: BaseException) -> int:
 
 @asynccontextmanager
 async def connected(settings: Settings, target: str) -> AsyncIterator[NodeClient]:
-    """A connection to the node of that name on this machine, or at `NODE_ID@tcp://host:port`.
+    """A connection to the node of that name on this machine or in a cluster of one that runs here, at
+    `NODE_ID@tcp://host:port`, or through another: `RELAY/NODE`.
 
     Raises:
         NotReachable: there is no such node, or it does not answer.
         AccessDenied: it does not trust this user's key.
         UsageError: the target is malformed.
     """
-    node_id, address = locate(settings.directory, target)
-    user = load_or_create_user(settings.directory)
-    try:
-        server_key = curve_public_z85(node_id)
-    except ValueError as error:
-        raise UsageError(f"{target}: {error}") from None
-    channel = await ControlClient.connect(address, server_key, user.curve_secret_z85)
-    async with NodeClient(channel, on_notice=lambda text: click.echo(printable(text), err=True)) as client:
+    async with reach(settings.directory, target, lambda text: click.echo(printable(text), err=True)) as client:
         yield client
-
-
-def locate(directory: Path, target: str) -> tuple[str, str]:
-    """The node id and the address of a target as it is given on the command line."""
-    node_id, at, address = target.partition("@")
-    if at and address.startswith("tcp://"):
-        return node_id, address
-    record = find_node(directory, target)
-    if record is None:
-        running = ", ".join(record.name for record in nodes(directory)) or "none"
-        raise NotReachable(
-            f"no node named {target!r} runs on this machine (running: {running}); or give ID@tcp://HOST:PORT"
-        )
-    return record.node_id, record.address
 
 
 def on_loop(command: Callable[..., Coroutine[Any, Any, R]]) -> Callable[..., R]:

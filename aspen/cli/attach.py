@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
-from aspen.cli.app import Settings, connected, on_loop
+from aspen.cli.app import Settings, connected, node_argument, on_loop
 
 
 @click.command()
-@click.argument("node")
+@node_argument
 @click.pass_obj
 @on_loop
 async def attach(settings: Settings, node: str) -> int:
     """Opens a Python prompt that is evaluated inside NODE.
 
-    NODE is the name of a node on this machine (`aspen nodes`), or ID@tcp://HOST:PORT. Ctrl-C interrupts the evaluation,
-    Ctrl-D detaches; neither harms the node. With standard input from a file or a pipe, its lines are evaluated.
+    NODE is the name of a node on this machine (`aspen nodes`) or in its cluster, or ID@tcp://HOST:PORT, or RELAY/NODE
+    for a node through another of its cluster. Ctrl-C interrupts the evaluation, Ctrl-D detaches; neither harms the
+    node. With standard input from a file or a pipe, its lines are evaluated.
     """
     from aspen.io.terminal import history_file, interrupted_by
     from aspen.shell.prompt import attach as attach_prompt  # only this command needs the line editor

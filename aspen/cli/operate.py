@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from aspen.cli import show
-from aspen.cli.app import Settings, connected, console, json_option, on_loop, print_json
+from aspen.cli.app import Settings, connected, console, json_option, node_argument, on_loop, print_json
 from aspen.errors import NotReachable
 from aspen.io.nodes import nodes as local_nodes
 from aspen.limits import TRACE_EVENTS_MAX, TRACE_S_MAX
@@ -21,10 +21,15 @@ WATCH_S: Final = 0.5
 
 
 @click.command("nodes")
+@click.argument("node", required=False)
 @json_option
 @click.pass_obj
-def nodes(settings: Settings, as_json: bool) -> None:
-    """The nodes that run on this machine, as this user."""
+def nodes(settings: Settings, node: str | None, as_json: bool) -> None:
+    """The nodes that run on this machine, as this user; or those of the cluster of NODE, as it sees them."""
+    if node is not None:
+        found = asyncio.run(_ask_nodes(settings, node))
+        print_json(found) if as_json else console.print(show.cluster(found))
+        return
     records = list(local_nodes(settings.directory))
     if as_json:
         print_json(
@@ -37,8 +42,13 @@ def nodes(settings: Settings, as_json: bool) -> None:
         console.print(show.nodes(records) if records else "no node runs here; start one with: aspen run MODULE:APP")
 
 
+async def _ask_nodes(settings: Settings, node: str) -> Any:
+    async with connected(settings, node) as client:
+        return await client.request("nodes")
+
+
 @click.command()
-@click.argument("node")
+@node_argument
 @click.argument("path", default="/")
 @click.option("--watch", is_flag=True, help="Follow it until Ctrl-C.")
 @json_option
@@ -57,7 +67,7 @@ async def tree(settings: Settings, node: str, path: str, watch: bool, as_json: b
 
 
 @click.command()
-@click.argument("node")
+@node_argument
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Actors.")
 @click.option("--watch", is_flag=True, help="Follow it until Ctrl-C.")
 @json_option
@@ -87,7 +97,7 @@ async def _follow(ask: Callable[[], Awaitable[Any]], render: Callable[[Any], Ren
 
 
 @click.command()
-@click.argument("node")
+@node_argument
 @click.argument("path")
 @json_option
 @click.pass_obj
@@ -103,7 +113,7 @@ def _act(name: str, done: str, doc: str) -> click.Command:
     """A command that does one thing to one actor."""
 
     @click.command(name, help=doc)
-    @click.argument("node")
+    @node_argument
     @click.argument("path")
     @json_option
     @click.pass_obj
@@ -131,7 +141,7 @@ kill = _act("kill", "killed", "Ends the actor at PATH at once; its supervisor se
 
 
 @click.command()
-@click.argument("node")
+@node_argument
 @click.argument("path")
 @click.option("--limit", type=click.IntRange(1, TRACE_EVENTS_MAX), default=20, show_default=True, help="Events.")
 @click.option("--seconds", type=click.FloatRange(0.1, TRACE_S_MAX), default=5.0, show_default=True)
@@ -160,7 +170,7 @@ async def trace(settings: Settings, node: str, path: str, limit: int, seconds: f
 
 
 @click.command()
-@click.argument("node")
+@node_argument
 @json_option
 @click.pass_obj
 @on_loop
@@ -172,7 +182,7 @@ async def crashes(settings: Settings, node: str, as_json: bool) -> None:
 
 
 @click.command("dead-letters")
-@click.argument("node")
+@node_argument
 @json_option
 @click.pass_obj
 @on_loop
@@ -184,7 +194,7 @@ async def dead_letters(settings: Settings, node: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("node")
+@node_argument
 @click.option(
     "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to wait for its end."
 )

@@ -40,6 +40,14 @@ def nodes(records: Iterable[NodeRecord]) -> Table:
     return table
 
 
+def cluster(found: Iterable[Mapping[str, Any]]) -> Table:
+    """Nodes of a cluster."""
+    table = Table("node", "boot", "address", "key", box=None)
+    for one in found:
+        table.add_row(one["name"], str(one["boot"]), one["address"], one["node_id"])
+    return table
+
+
 def tree(node: Mapping[str, Any]) -> Tree:
     """A supervision tree."""
     node = _plain(node)

@@ -14,6 +14,7 @@ membership_port   membership on the clock and the frames of a node
 pg                process groups, for actors; on `groups`, their state, and `pg_port`, their messages
 roles             which role may do what from outside
 envelope          signed operations, relayed by nodes that cannot forge them
+relay             what is relayed in them, between a client of one node and another node
 ticket            one line that leads to nodes, and lets a new one join; `joining`: each is good once
 """
 

@@ -1,8 +1,8 @@
 """`Distribution`: one node's part in a cluster: links, the view of the members, the way to their actors, groups.
 
 It owns what the other modules of this package are made of, and joins them: frames of links become messages, by their
-first byte, of actors, of membership or of groups; members that come and go are told to whoever asked; a session that
-fails, or a member that is down, fails what was under way with that node.
+first byte, of actors, of membership, of groups, or relayed for a client; members that come and go are told to whoever
+asked; a session that fails, or a member that is down, fails what was under way with that node.
 
 It lives as long as the actor. When that is started anew, so are the links, and peers see their sessions end.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from aspen import wire
 from aspen.actor import Process, System, process_of, system_of_loop
 from aspen.actor.behaviour import INFO
 from aspen.actor.sending import send_slow
@@ -25,6 +26,8 @@ from aspen.distributed.membership import Membership, Seed
 from aspen.distributed.membership_port import Event, MembershipPort
 from aspen.distributed.pg import table_of
 from aspen.distributed.pg_port import PgPort
+from aspen.distributed.relay import TABLE as RELAYING
+from aspen.distributed.relay import Ask, End, Relayed, Relaying, decode_relayed
 from aspen.distributed.remote import Remote
 from aspen.errors import BadFrame, NoConnection, NotReachable, Overloaded, UsageError
 from aspen.limits import MEMBER_LEAVE_S, NODE_MONITORS_MAX, TRUST_CHECK_S
@@ -37,6 +40,7 @@ log = logging.getLogger("aspen.distribution")
 _ACTORS: Final = b"a"
 _MEMBERSHIP: Final = b"m"
 _GROUPS: Final = b"g"
+_RELAYED: Final = b"r"
 _TABLE: Final = "aspen.distribution"
 
 
@@ -161,10 +165,31 @@ class Distribution(Actor):
                 self._members.on_frame(peer, body)
             elif kind == _GROUPS:
                 self._groups.on_frame(peer, body)
+            elif kind == _RELAYED:
+                self._on_relayed(peer, decode_relayed(body))
             else:
                 raise BadFrame(f"there is no message {kind!r}")
         except BadFrame as error:
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
+
+    def _on_relayed(self, peer: str, message: Relayed) -> None:
+        relaying = self._relaying
+        if relaying is not None:
+            self._hold(peer)
+            relaying.on_relayed(peer, message)
+        elif isinstance(message, Ask):
+            why = f"node {self._process.system.name} has no shell, or it is being restarted"
+            self.send_relayed(peer, End(message.tunnel, "unreachable", why))
+
+    @property
+    def _relaying(self) -> Relaying | None:
+        found: Relaying | None = self._process.system.tables.get(RELAYING)
+        return found
+
+    def _relayed_lost(self, peer: str, why: str) -> None:
+        relaying = self._relaying
+        if relaying is not None:
+            relaying.on_peer_lost(peer, why)
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         """A session stands."""
@@ -179,6 +204,7 @@ class Distribution(Actor):
         self._pins.pop(peer, None)
         self._actor_pins.pop(peer, None)
         self._remote.on_session_down(peer, "the connection is lost")
+        self._relayed_lost(peer, "the connection is lost")
         self._members.on_peer_down(peer)
 
     def _on_event(self, event: Event) -> None:
@@ -193,6 +219,7 @@ class Distribution(Actor):
             if self._links.sessions().get(event.node_id, 0) <= event.incarnation:
                 self._links.end_session(event.node_id, f"it is down: {event.reason}")
                 self._remote.on_session_down(event.node_id, f"it is down ({event.reason})")
+                self._relayed_lost(event.node_id, f"it is down ({event.reason})")
         else:
             self.ctx.system.ports.loop.call_soon(lambda: self.ctx.exit(self, "superseded"))
             return
@@ -228,6 +255,17 @@ class Distribution(Actor):
             why = str(error)
             self._process.system.ports.loop.call_soon(lambda: self._remote.on_session_down(peer, why))
             return True
+
+    def send_relayed(self, peer: str, message: Relayed) -> bool:
+        """For relaying: queues a message to a peer; messages of one tunnel keep their order. False: not sent, for now.
+
+        Raises:
+            NotReachable: it is not in the cluster now, or no address is known for it.
+        """
+        if peer not in self._up and peer not in self._connected:
+            raise NotReachable(f"node {peer} is not in the cluster now")
+        self._hold(peer)
+        return self._links.send(peer, DATA, _RELAYED + wire.encode(message), message.tunnel)
 
     def send_membership(self, peer: str, frame: bytes) -> None:
         """For membership: sends a frame, or not."""

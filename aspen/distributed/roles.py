@@ -28,6 +28,11 @@ REMOTE: Final[dict[str, frozenset[Role]]] = {
     "aspen.pg.table": NODES,
     # what is relayed: the origin is checked again, for the operation within
     "aspen.envelope": NODES,
+    "aspen.relay.ask": NODES,
+    "aspen.relay.answer": NODES,
+    "aspen.relay.taken": NODES,
+    "aspen.relay.leave": NODES,
+    "aspen.relay.end": NODES,
 }
 """Who may send a message of that type to a node."""
 

@@ -70,6 +70,12 @@ def new_secret() -> bytes:
     return randombytes(crypto_sign_SEEDBYTES)
 
 
+def random_bits(bits: int) -> int:
+    """So many random bits, which nobody can predict."""
+    count = (bits + 7) // 8
+    return int.from_bytes(randombytes(count), "big") >> (8 * count - bits)
+
+
 def config_dir(environ: Mapping[str, str] | None = None) -> Path:
     """`$ASPEN_CONFIG_DIR`, or `$XDG_CONFIG_HOME/aspen`, or `~/.config/aspen`. It need not exist.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from aspen import wire
 from aspen.errors import (
@@ -28,7 +28,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.limits import CONTROL_REQUEST_BYTES_MAX, CONTROL_REQUESTS_PER_CLIENT_MAX, CONTROL_SILENCE_S
-from aspen.shell.protocol import Cancel, Event, Failure, Request, Response
+from aspen.shell.protocol import Cancel, Event, Failure, Frame, Request, Response
 from aspen.traits import ControlChannel
 
 OnEvent = Callable[[str, Any], object]
@@ -40,7 +40,11 @@ _ERRORS: dict[str, type[AspenError]] = {
     "denied": AccessDenied,
     "timeout": CallTimeout,
     "overloaded": Overloaded,
+    "unreachable": NotReachable,
 }
+
+_FRAMES_A_TURN: Final = 32
+"""Frames that are taken before others on the loop have their turn: who reads relayed ones must keep up with them."""
 
 
 class Asked:
@@ -57,6 +61,15 @@ class Asked:
         that was on its way."""
         if not self._answer.done():
             self._client._send(Cancel(self._id))
+
+    def forward(self, data: bytes) -> None:
+        """Sends a frame to the node that this `relay` leads to.
+
+        Raises:
+            NotReachable: the connection is lost.
+            Overloaded: the node takes no more at the moment. Not sent.
+        """
+        self._client._send(Frame(self._id, data))
 
     async def wait(self) -> Any:
         """The result. Cancelling this interrupts the request on the node.
@@ -154,7 +167,7 @@ class NodeClient:
 
     # -- frames ----------------------------------------------------------------------------------------
 
-    def _send(self, message: Request | Cancel) -> None:
+    def _send(self, message: Request | Cancel | Frame) -> None:
         frame = wire.encode(message)
         if len(frame) > CONTROL_REQUEST_BYTES_MAX:
             raise UsageError(f"a request of {len(frame)} bytes; at most {CONTROL_REQUEST_BYTES_MAX}: send it in pieces")
@@ -166,6 +179,8 @@ class NodeClient:
                 frame = await self._channel.recv()
                 self._heard += 1
                 self._take(wire.decode(frame))
+                if self._heard % _FRAMES_A_TURN == 0:
+                    await _let_others_run()
         except BadFrame as error:
             self._end(NotReachable(f"the node sent what is no message ({error}); is it the same Aspen?"))
         except AspenError as error:
@@ -229,6 +244,10 @@ class NodeClient:
     def _raise_lost(self) -> NoReturn:
         lost = self._lost or NotReachable("the connection is lost")
         raise type(lost)(str(lost))
+
+
+async def _let_others_run() -> None:
+    await asyncio.sleep(0)
 
 
 def error_of(failure: Failure) -> AspenError:

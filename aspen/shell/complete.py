@@ -1,4 +1,5 @@
-"""Completion at a cursor: names, attributes, the handlers of actors, and the paths of live actors inside strings.
+"""Completion at a cursor: names, attributes, the handlers of actors, and the paths of live actors and
+the names of nodes inside strings.
 
 Nothing is evaluated: names are looked up in dictionaries, attributes statically, so that no property, no `__getattr__`
 and no call of the user's runs because of a Tab. Whatever goes wrong, there are no completions.
@@ -25,6 +26,7 @@ from typing import Any, Final
 
 from aspen.actor import ActorRef, System, process_of
 from aspen.actor.behaviour import signature_of
+from aspen.distributed import distribution_of
 from aspen.errors import AspenError
 from aspen.limits import COMPLETIONS_MAX
 from aspen.otp.tree import resolve, tree
@@ -98,6 +100,9 @@ def _in_string(typed: str, system: System) -> Iterator[Item]:
         for name, process in system.names.items():
             if isinstance(name, str) and name.startswith(typed):
                 yield name, process.blueprint.name
+        distribution = distribution_of(system)
+        for info in distribution.nodes() if distribution is not None else ():
+            yield info.name, "node"
         return
     parent = typed.rpartition("/")[0] or "/"
     try:

@@ -20,6 +20,11 @@ class NodeControl(Protocol):
         ...
 
     @property
+    def node_id(self) -> str:
+        """Its public key, as `aspen.trust` writes it."""
+        ...
+
+    @property
     def system(self) -> System:
         """The node's actors."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 from aspen import wire
@@ -12,9 +13,11 @@ from aspen.errors import (
     AccessDenied,
     CallTimeout,
     ChildrenMax,
+    NoConnection,
     NoProc,
     NoSuchChild,
     NotEncodable,
+    NotReachable,
     Overloaded,
     RemoteFailure,
     UsageError,
@@ -27,13 +30,25 @@ from aspen.types import describe_reason
 _DELIVERIES_MAX = int(CONTROL_LOST_S / CONTROL_DELIVER_EVERY_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Through:
+    """The node that relays for a client."""
+
+    name: str
+    node_id: str
+
+
 class Line:
     """Sends to one client. Owned by the server, used by the client's session and its requests."""
 
-    def __init__(self, system: System, port: ControlPort, client: bytes, key: str) -> None:
+    def __init__(
+        self, system: System, port: ControlPort, client: bytes, key: str, through: Through | None = None
+    ) -> None:
         self.client = client
         self.key = key
         """The client's public CURVE key in z85."""
+        self.through = through
+        """The node by which it is relayed; None: it is connected to this one."""
         self.closed = False
         """Whether the server has given it up."""
         self._system = system
@@ -75,6 +90,7 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((UsageError,), "usage"),
     ((CallTimeout, TimeoutError), "timeout"),
     ((Overloaded, ChildrenMax), "overloaded"),
+    ((NotReachable, NoConnection), "unreachable"),
 )
 
 

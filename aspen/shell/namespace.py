@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import aspen
 from aspen import otp
 from aspen.actor import Behaviour, Process, abbreviate, make_named_ref, make_ref, process_of
+from aspen.distributed import start_on, whereis_on
 from aspen.errors import UsageError
 from aspen.limits import SHELL_ROWS_MAX
 from aspen.otp import sys
@@ -27,7 +28,7 @@ from aspen.otp.sys import TraceEvent, queue_length, status_now
 from aspen.otp.tree import resolve
 from aspen.otp.tree import tree as tree_of
 from aspen.shell.control import NodeControl
-from aspen.shell.operations import kill_now, refuse_own, restart_now, state_now, stop_now, top_now
+from aspen.shell.operations import kill_now, nodes_now, refuse_own, restart_now, state_now, stop_now, top_now
 from aspen.shell.views import Action, Fields, Reports, Table, TreeView
 
 T = TypeVar("T")
@@ -142,6 +143,10 @@ class Helpers:
         rows = [dataclasses.asdict(letter) for letter in self._system.dead_letters]
         return Table(rows, ("to", "reason", "message"), f"in all: {counts or 'none'}")
 
+    def nodes(self) -> Table:
+        """The nodes of the cluster that are up. `whereis_on(node, Class, name)`, `start_on(node, Class)` reach them."""
+        return Table(nodes_now(self._system), ("name", "boot", "here", "address", "node_id"))
+
     def apps(self) -> Any:
         """The running applications."""
         return self._control.info().get("applications", [])
@@ -243,6 +248,7 @@ def make_namespace(control: NodeControl) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "__shell__", "__doc__": None, "__builtins__": builtins, "_": None}
     namespace.update((name, getattr(aspen, name)) for name in aspen.__all__)
     namespace.update(aspen=aspen, otp=otp, sys=sys, asyncio=asyncio, node=Node(control))
+    namespace.update(start_on=start_on, whereis_on=whereis_on)
     namespace.update(input=_no_keyboard, breakpoint=_no_keyboard)
     namespace.update((name, getattr(helpers, name)) for name in vars(Helpers) if not name.startswith("_"))
     return namespace

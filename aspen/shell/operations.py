@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aspen.actor import Process, System, abbreviate, process_of
+from aspen.distributed import NodeInfo, distribution_of
 from aspen.distributed.joining import Join
 from aspen.distributed.ticket import write_ticket
-from aspen.errors import CallTimeout, UsageError
+from aspen.errors import CallTimeout, NotReachable, UsageError
 from aspen.limits import (
     AUDIT_TEXT_CHARS_MAX,
     CALL_TIMEOUT_S,
@@ -35,8 +36,9 @@ from aspen.otp.sys import doing, queue_length, status_now, waits_for
 from aspen.otp.tree import TreeNode, resolve, supervisor_of, tree
 from aspen.shell.complete import complete
 from aspen.shell.control import NodeControl
-from aspen.shell.line import Line
+from aspen.shell.line import Line, Through
 from aspen.shell.protocol import OPERATIONS, PROTOCOL, Event, Failure, Operation, Request, allows
+from aspen.shell.relay import Tunnel, desk_of
 from aspen.shell.views import Action
 from aspen.trust import TrustEntry
 from aspen.types import KILL
@@ -63,6 +65,8 @@ class Job:
     evaluator: Evaluator
     session: Process
     answered: bool = False
+    tunnel: Tunnel | None = None
+    """Of a `relay` that is open."""
 
     def event(self, kind: str, data: object) -> bool:
         """Sends an event; False when the client does not take it, and it is dropped."""
@@ -113,8 +117,9 @@ def refuse(request: Request, entry: TrustEntry) -> Failure | None:
     return None
 
 
-def audit(entry: TrustEntry, request: Request, outcome: str) -> None:
-    """Writes one line with the key that did it: `asked` before it is done, then how it went."""
+def audit(entry: TrustEntry, request: Request, outcome: str, through: Through | None = None) -> None:
+    """Writes one line with the key that did it, and the node that relayed it: `asked` before it is done, then how it
+    went."""
     op = request.op if isinstance(request.op, str) else ""
     operation = OPERATIONS.get(op)
     if outcome == "denied":
@@ -127,12 +132,13 @@ def audit(entry: TrustEntry, request: Request, outcome: str) -> None:
     told = ", ".join(f"{_plain(name)}={value!r}" for name, value in args.items())
     audit_log.log(
         level,
-        "%s(%s) by %s (%s %s...): %s",
+        "%s(%s) by %s (%s %s...)%s: %s",
         abbreviate(op, 40).strip("'"),
         told if len(told) <= AUDIT_TEXT_CHARS_MAX else f"{told[:AUDIT_TEXT_CHARS_MAX]}... ({len(told)} characters)",
         entry.label,
         entry.role.value,
         entry.node_id[:_KEY_CHARS_SHOWN],
+        f" through {through.name}" if through is not None else "",
         outcome,
         extra={
             "aspen": {
@@ -142,6 +148,7 @@ def audit(entry: TrustEntry, request: Request, outcome: str) -> None:
                 "label": entry.label,
                 "role": entry.role.value,
                 "outcome": outcome,
+                **({"relay": through.name, "relay_id": through.node_id} if through is not None else {}),
             }
         },
     )
@@ -228,6 +235,26 @@ async def _crashes(job: Job) -> list[dict[str, Any]]:
 
 async def _dead_letters(job: Job) -> list[dict[str, Any]]:
     return [dataclasses.asdict(letter) for letter in job.control.system.dead_letters]
+
+
+async def _nodes(job: Job) -> list[dict[str, Any]]:
+    return nodes_now(job.control.system)
+
+
+def nodes_now(system: System) -> list[dict[str, Any]]:
+    """The nodes of the cluster that are up, by name; of a node that is in none, that node."""
+    distribution = distribution_of(system)
+    infos = [NodeInfo(system.name, system.node, "", system.boot)] if distribution is None else distribution.nodes()
+    return [
+        {
+            "name": info.name,
+            "node_id": info.node_id,
+            "boot": info.incarnation,
+            "address": info.address,
+            "here": info.node_id == system.node,
+        }
+        for info in infos
+    ]
 
 
 # -- acting ---------------------------------------------------------------------------------------------------
@@ -320,6 +347,18 @@ async def _trace(job: Job) -> int:
     return count
 
 
+async def _relay(job: Job) -> None:
+    tunnel = job.tunnel = desk_of(job.control.system).open(job.arg("node"))
+    try:
+        taken = await job.line.deliver(Event(job.request.id, "open", None))
+        while taken:
+            taken = await job.line.deliver(Event(job.request.id, "frame", await tunnel.next()))
+            tunnel.taken()
+        raise NotReachable("the client takes nothing any more")
+    finally:
+        tunnel.close()
+
+
 async def _eval(job: Job) -> dict[str, str]:
     return await job.evaluator.evaluate(job.arg("code"), job)
 
@@ -374,6 +413,8 @@ PERFORM: Final[dict[str, Perform]] = {
     "trace": _trace,
     "eval": _eval,
     "complete": _complete,
+    "nodes": _nodes,
+    "relay": _relay,
     "stop": _stop,
     "ticket": _ticket,
     "join": _join,

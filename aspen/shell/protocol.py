@@ -8,6 +8,10 @@ connection is lost, the node cancels what the client had in progress, and nothin
 The number 0 is about no request in particular. `Event(0, "ping")` comes every CONTROL_PING_S, so that a
 client can tell a long request from a node that is stuck; `Event(0, "notice")` is for the person. `Failure(0)` says
 that the node could not read a frame, or has ended the session: every request in progress has failed.
+
+A `relay` request is a way to another node: each `Frame` of the client goes there, and each `Event` of kind `frame`
+comes from there. What is in them is this protocol again, signed and sealed between the client and that node: see
+`aspen.distributed.relay`.
 """
 
 from __future__ import annotations
@@ -41,13 +45,22 @@ class Cancel:
 
 
 @message
+class Frame:
+    """Goes to the node that a `relay` request of this client leads to."""
+
+    id: int
+    data: bytes
+
+
+@message
 class Event:
     """Something that a request brings before its answer: a piece of output, a trace event."""
 
     id: int
     kind: str
     """`output` (data is text), `trace` (data is a TraceEvent as a dict), `dropped` (data is a count of
-    characters or events that were left out), `ping` (no data), `notice` (data is a sentence)."""
+    characters or events that were left out), `ping` (no data), `notice` (data is a sentence), `open` (a relay is
+    ready), `frame` (data are bytes from the node that it leads to)."""
     data: Any
 
 
@@ -65,7 +78,7 @@ class Failure:
 
     id: int
     kind: str
-    """`usage`, `not_found`, `denied`, `timeout`, `cancelled`, `version`, `overloaded` or `failed`."""
+    """`usage`, `not_found`, `denied`, `timeout`, `cancelled`, `version`, `overloaded`, `unreachable` or `failed`."""
     error: str
     """One sentence, with the remedy."""
     detail: str = ""
@@ -132,6 +145,12 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _op("eval", Role.ADMIN, {"code": str}, streams=True),
         # completion at the cursor -> {"start": int, "items": [{"text": str, "meta": str}]}
         _op("complete", Role.ADMIN, {"text": str, "cursor": int}, changes=False),
+        # the nodes of the cluster that are up, this one included: a list of dicts with name, node_id, boot, address of
+        # the links, and whether it is `here`
+        _op("nodes", Role.OPERATOR, changes=False),
+        # leads to another node of the cluster, given by name or id; Event(kind="open"), then Event(kind="frame") each
+        # time that node has something to say. Ends with a Failure. What the client may do there, that node decides
+        _op("relay", Role.OPERATOR, {"node": str}, streams=True),
         # stops the node; `confirm` is its name
         _op("stop", Role.ADMIN, {"confirm": str}),
         # gives out a ticket to join -> {"ticket": the line, "expires_s": wall-clock seconds}; `address` is where the

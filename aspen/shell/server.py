@@ -28,6 +28,7 @@ from aspen.otp.starting import child
 from aspen.otp.sys import queue_length
 from aspen.shell.control import NodeControl
 from aspen.shell.line import Line
+from aspen.shell.relay import RelayDesk
 from aspen.shell.session import ClientSession
 from aspen.traits import ControlPort
 from aspen.types import Down, Ignore, Secret, describe_reason, is_benign
@@ -68,6 +69,7 @@ class ControlServer(Actor):
         self._port: ControlPort = system.ports.transport.bind_control(
             address, secret_key_z85.reveal(), lambda key: control.authorize(key) is not None, self._on_frame
         )
+        self._desk = RelayDesk(control, secret_key_z85.reveal(), self._take, self._gone)
         # Not in `terminate`, which a kill passes over: the next incarnation must find the address free.
         self._process.more().names.append(self._close)
         control.bound(self._port.address)
@@ -86,13 +88,18 @@ class ControlServer(Actor):
 
     def _on_frame(self, client: bytes, key: str, frame: bytes) -> None:
         seat = self._seats.get(client)
+        line = seat.line if seat is not None else Line(self._process.system, self._port, client, key)
+        if not self._take(line, frame):
+            line.fail(0, "overloaded", f"{CONTROL_CLIENTS_MAX} clients are attached, the most; detach one first")
+
+    def _take(self, line: Line, frame: bytes) -> bool:
+        """Takes a frame of a client; False when there is no seat for it."""
+        seat = self._seats.get(line.client)
         if seat is None:
-            line = Line(self._process.system, self._port, client, key)
             if len(self._seats) >= CONTROL_CLIENTS_MAX:
-                line.fail(0, "overloaded", f"{CONTROL_CLIENTS_MAX} clients are attached, the most; detach one first")
-                return
-            seat = self._seats[client] = Seat(line)
-            self._self.attach(client)
+                return False
+            seat = self._seats[line.client] = Seat(line)
+            self._self.attach(line.client)
         if len(frame) > CONTROL_REQUEST_BYTES_MAX:
             seat.line.fail(
                 0, "usage", f"a request of {len(frame)} bytes was dropped; at most {CONTROL_REQUEST_BYTES_MAX}"
@@ -107,6 +114,15 @@ class ControlServer(Actor):
                 seat.waiting.append(frame)
             else:
                 seat.session.frame(frame)
+        return True
+
+    def _gone(self, client: bytes) -> None:
+        """A relayed client is not there any more; nor is its session soon."""
+        seat = self._seats.get(client)
+        if seat is not None:
+            seat.line.closed = True
+            if seat.session is not None:
+                seat.session.client_gone()
 
     @staticmethod
     def _waiting(seat: Seat) -> int:
@@ -131,6 +147,8 @@ class ControlServer(Actor):
         seat.session = session
         while seat.waiting:
             session.frame(seat.waiting.popleft())
+        if seat.line.closed:
+            session.client_gone()
 
     @info(Down)
     def session_ended(self, message: Down) -> None:
@@ -149,12 +167,14 @@ class ControlServer(Actor):
         seat.line.closed = True
         if kind:
             seat.line.fail(0, kind, error)
+        self._desk.end(client, kind or "unreachable", error or "your session on the node is over; attach again")
 
     def _close(self) -> None:
         self._port.close()
+        self._desk.close()
         for seat in self._seats.values():
             seat.line.closed = True
 
     def format_status(self) -> object:
         """The address and the clients; no key."""
-        return {"address": self._port.address, "clients": len(self._seats)}
+        return {"address": self._port.address, "clients": len(self._seats), "relaying": repr(self._desk)}

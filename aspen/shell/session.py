@@ -27,7 +27,7 @@ from aspen.shell.control import NodeControl
 from aspen.shell.evaluate import Evaluator, is_ending
 from aspen.shell.line import Line, failure_of
 from aspen.shell.operations import PERFORM, Job, audit, refuse
-from aspen.shell.protocol import OPERATIONS, REQUEST_ID_MAX, Cancel, Event, Failure, Request, Response
+from aspen.shell.protocol import OPERATIONS, REQUEST_ID_MAX, Cancel, Event, Failure, Frame, Request, Response
 from aspen.trust import TrustEntry
 from aspen.types import Exit, Ignore, Shutdown, describe_reason, is_benign
 
@@ -82,9 +82,11 @@ class ClientSession(Actor):
             self._cancel(message.id)
         elif isinstance(message, Request):
             self._request(message, entry)
+        elif isinstance(message, Frame):
+            self._forward(message)
         else:
             kind = type(message).__name__
-            self._line.fail(0, "usage", f"a client sends Request and Cancel, and this is a {kind}")
+            self._line.fail(0, "usage", f"a client sends Request, Cancel and Frame, and this is a {kind}")
 
     def _request(self, request: Request, entry: TrustEntry) -> None:
         id = request.id
@@ -100,10 +102,10 @@ class ClientSession(Actor):
                 id, "overloaded", f"{CONTROL_REQUESTS_PER_CLIENT_MAX} requests are in progress, the most; wait for one"
             )
         if refusal is not None:
-            audit(entry, request, refusal.kind)
+            audit(entry, request, refusal.kind, self._line.through)
             self._line.send(refusal)
             return
-        audit(entry, request, "asked")
+        audit(entry, request, "asked", self._line.through)
         if self._evaluator is None:
             self._evaluator = Evaluator(self._control)
         job = Job(self._control, self._line, request, OPERATIONS[request.op], entry, self._evaluator, self._process)
@@ -111,6 +113,20 @@ class ClientSession(Actor):
             RequestWorker, (job,), parent=self._process, link=True, label=f"{request.op}-{id}"
         )
         self._running[id] = Running(worker, job)
+
+    def _forward(self, frame: Frame) -> None:
+        running = self._running.get(frame.id) if isinstance(frame.id, int) else None
+        if running is None:
+            return  # The relay has ended, which is on its way to the client.
+        if running.job.tunnel is None or type(frame.data) is not bytes:
+            self._line.fail(0, "usage", f"request {frame.id} is no relay that is open, or the frame is no bytes")
+        else:
+            running.job.tunnel.send(frame.data)
+
+    @cast
+    def client_gone(self) -> None:
+        """Ends it: whoever relayed for the client says that it is gone."""
+        self.ctx.stop(Shutdown("lost"))
 
     def _cancel(self, id: object) -> None:
         running = self._running.get(id) if isinstance(id, int) else None
@@ -133,7 +149,7 @@ class ClientSession(Actor):
             failure = Failure(id, "failed", f"{running.job.request.op} was ended from outside")
         else:
             failure = Failure(id, "failed", f"{running.job.request.op} ended: {describe_reason(message.reason)}")
-        audit(running.job.entry, running.job.request, failure.kind)
+        audit(running.job.entry, running.job.request, failure.kind, self._line.through)
         self._send_in_the_end(running.job, failure)
 
     def _send_in_the_end(self, job: Job, failure: Failure) -> None:
@@ -208,7 +224,7 @@ class RequestWorker(Actor):
             if is_ending(self._process, error):
                 raise  # The session answers.
             answer = failure_of(job.request.id, error)
-        audit(job.entry, job.request, answer.kind if isinstance(answer, Failure) else "done")
+        audit(job.entry, job.request, answer.kind if isinstance(answer, Failure) else "done", job.line.through)
         job.answered = await job.line.deliver(answer)
         self.ctx.stop()
 

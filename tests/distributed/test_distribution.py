@@ -22,8 +22,7 @@ from aspen.distributed import (
     whereis_on,
 )
 from aspen.errors import NoConnection, UsageError
-from aspen.limits import MEMBER_RECONNECT_EVERY_S
-from aspen.limits import TRUST_CHECK_S
+from aspen.limits import MEMBER_RECONNECT_EVERY_S, TRUST_CHECK_S
 from aspen.sim import Cluster, SimNode
 from aspen.wire.remote import exceptions
 

@@ -35,6 +35,7 @@ class Control:
     """A node, as far as its shell can tell."""
 
     name = "shop@db1"
+    node_id = SERVER.node_id
 
     def __init__(self, system: System) -> None:
         self.system = system

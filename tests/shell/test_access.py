@@ -30,6 +30,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "trace": {"path": "/bank/ana", "seconds": 0.1},
     "eval": {"code": "1"},
     "complete": {"text": "a", "cursor": 1},
+    "nodes": {},
+    "relay": {"node": "elsewhere"},
     "stop": {"confirm": "shop@db1"},
     "ticket": {"seconds": 60},
     "join": {"node_id": NEO.node_id, "name": "shop@db2", "signature": bytes(64)},
@@ -37,7 +39,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """Arguments with which each operation succeeds. A new operation needs a line here and in the next table."""
 
 OPERATOR_MAY = {
-    "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill", "trace"
+    "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
+    "trace", "nodes", "relay",
 }  # fmt: skip
 ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop", "ticket"}
 JOINER_MAY = {"join"}
@@ -54,7 +57,10 @@ def test_each_role_may_do_what_the_table_says_and_nothing_else(shop: Any, op: st
     async def main() -> None:
         for who, allowed in MAY.items():
             async with shop.client(who) as client:
-                if op in allowed:
+                if op in allowed and op == "relay":
+                    with pytest.raises(UsageError, match="in no cluster"):  # where it leads, test_relay shows
+                        await client.request(op, **EXAMPLES[op])
+                elif op in allowed:
                     await client.request(op, **EXAMPLES[op])
                     await asyncio.sleep(1)
                 else:
@@ -113,7 +119,7 @@ def test_bad_requests_are_answered_and_the_session_goes_on(
         (Request(1, ["info"], {}), 1, "usage", "no operation"),  # type: ignore[arg-type]
         (Request(1, "info", []), 1, "usage", "the arguments are a dict, not list"),  # type: ignore[arg-type]
         (Request(1, "info", {b"a": 1}), 1, "usage", "info takes no argument b'a'"),  # type: ignore[dict-item]
-        (Response(1, None), 0, "usage", "a client sends Request and Cancel, and this is a Response"),
+        (Response(1, None), 0, "usage", "a client sends Request, Cancel and Frame, and this is a Response"),
         (Event(1, "output", ""), 0, "usage", "this is a Event"),
         ("hello", 0, "usage", "this is a str"),
         (Cancel([1]), None, "", ""),  # type: ignore[arg-type]
