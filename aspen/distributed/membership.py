@@ -1,4 +1,4 @@
-"""`Membership`: who is there. Every node probes a few, everyone hears of it. Sans-IO: messages and times in, effects out.
+"""`Membership`: who is there. Every node probes a few, everyone hears of it. Sans-IO: messages, times in; effects out.
 
     membership = Membership(me, random.rng("membership"), now_ns, seeds=[...])
     effects = membership.begin(now_ns)
@@ -24,7 +24,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from aspen.distributed.connections import Connections
 from aspen.distributed.members import (
@@ -41,6 +40,7 @@ from aspen.distributed.members import (
     Ping,
     PingFor,
     Said,
+    Seed,
     Send,
     Status,
     Superseded,
@@ -63,14 +63,6 @@ from aspen.limits import (
 from aspen.traits import RandomStream
 
 _BEHIND_NS = round(MEMBER_BEHIND_S * 1e9)
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """A node to join through."""
-
-    node_id: str
-    address: str
 
 
 class _Member:
