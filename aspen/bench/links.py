@@ -1,7 +1,8 @@
 """`aspen bench links`: links between two OS processes on loopback, with CURVE, started here.
 
 What is measured is bytes over the link protocol: an echo and a count at the other end, no actors. Each figure is the
-best of a few rounds. `benchmarks/links.py` has the same work done by Erlang's distribution, and by pyzmq with no protocol.
+best of a few rounds. `benchmarks/links.py` has the same work done by Erlang's distribution, and by pyzmq with no
+protocol.
 """
 
 from __future__ import annotations

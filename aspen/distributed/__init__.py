@@ -32,8 +32,7 @@ from aspen.distributed.distribution import (
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
 from aspen.distributed.link import IDLE_CLOSE, Me
 from aspen.distributed.links import Links, LinksHandler, Pin
-from aspen.distributed.members import NodeDown, NodeUp
-from aspen.distributed.membership import Seed
+from aspen.distributed.members import NodeDown, NodeUp, Seed
 from aspen.distributed.remote import Carrier, Remote
 from aspen.distributed.starting import start_link_on, start_on, whereis_on
 

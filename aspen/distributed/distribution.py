@@ -21,8 +21,8 @@ from aspen.actor.sending import send_slow
 from aspen.distributed.frames import DATA, LOSSY
 from aspen.distributed.link import IDLE_CLOSE, Me
 from aspen.distributed.links import Links, Pin
-from aspen.distributed.members import MemberRecord, NodeDown, NodeUp
-from aspen.distributed.membership import Membership, Seed
+from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Seed
+from aspen.distributed.membership import Membership
 from aspen.distributed.membership_port import Event, MembershipPort
 from aspen.distributed.pg import table_of
 from aspen.distributed.pg_port import PgPort

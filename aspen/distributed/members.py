@@ -43,6 +43,14 @@ UP: Final = frozenset({Status.ALIVE, Status.SUSPECT})
 """A suspect is still a member."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A node to join through."""
+
+    node_id: str
+    address: str
+
+
 @message(type_id="aspen.member")
 class MemberRecord:
     """What is known of one node. Raises BadFrame when it is out of range, which a decoded one may be."""

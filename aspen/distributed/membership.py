@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from aspen.distributed.comparing import answer_to, digest_of, pages_of
 from aspen.distributed.connections import Connections
@@ -40,6 +39,7 @@ from aspen.distributed.members import (
     Ping,
     PingFor,
     Said,
+    Seed,
     Send,
     Status,
     Superseded,
@@ -61,14 +61,6 @@ from aspen.limits import (
 from aspen.traits import RandomStream
 
 _BEHIND_NS = round(MEMBER_BEHIND_S * 1e9)
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """A node to join through."""
-
-    node_id: str
-    address: str
 
 
 class _Member:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Superseded
-from aspen.distributed.membership import Membership, Seed
+from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Seed, Superseded
+from aspen.distributed.membership import Membership
 from aspen.distributed.membership_port import Event, MembershipPort
 from aspen.distributed.timing import NORMAL_TIMING, Timing
 from aspen.sim import Cluster

@@ -231,7 +231,7 @@ def test_every_state_and_frame_is_met() -> None:
                 end.link.pins = 0
             move = Link._move
             try:
-                Link._move = lambda self, event: (move(self, event), states.add(self.state))[0]
+                Link._move = lambda self, event, move=move: (move(self, event), states.add(self.state))[0]
                 story.pair.step_ns = 50 * MS
                 story.pair.run(80)
                 story.send("a", DATA, 0)
