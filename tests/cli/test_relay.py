@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def until(met: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + LIMIT_S
     while not met():
         assert time.monotonic() < end, f"it did not come about that {what}"
-        time.sleep(0.1)
+        os.sched_yield()
 
 
 def knows(machine: Machine, name: str, count: int) -> bool:
