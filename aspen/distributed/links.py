@@ -93,10 +93,12 @@ class Links:
         """Begins to listen. `resolve` gives the address of a peer; one that called says its own.
 
         Raises:
-            UsageError: the ports have no `peers`.
+            UsageError: the ports have no `peers`, or the incarnation is not from 1 to 2**64 - 1.
         """
         if ports.peers is None:
             raise UsageError("these ports reach no peers; give the node a PeerTransport")
+        if not 1 <= me.incarnation < 1 << 64:
+            raise UsageError(f"incarnation {me.incarnation}: number the boots of a node from 1")
         self._transport = ports.peers
         self._now_ns = ports.clock.mono_ns
         self._loop = ports.loop
