@@ -24,7 +24,16 @@ EVERY_S = 0.005
 class Talker:
     """Implements `LinksHandler`. `tell` gets the events of `tests.distributed.ends.Log`."""
 
-    def __init__(self, name: str, port: int, incarnation: int, peer: str, tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        incarnation: int,
+        peer: str,
+        tell: Callable[..., None],
+        advertised: Callable[[str], str] = lambda address: address,
+    ) -> None:
+        """`advertised` gives what the peer is told of the address that is bound."""
         self.name, self.peer, self.tell = name, peer, tell
         self.peer_address: str | None = None
         loop = asyncio.get_running_loop()
@@ -37,7 +46,7 @@ class Talker:
             lambda peer: identity_of(peer).curve_public_z85,
         )
         ports = replace(real_ports(loop), peers=self.peers)
-        self.links = Links(ports, Me(name, incarnation, self.peers.address), self, lambda peer: self.peer_address)
+        self.links = Links(ports, Me(name, incarnation, advertised(self.peers.address)), self, lambda peer: self.peer_address)
         self.incarnation = incarnation
         self.number = 0
         tell("boot", incarnation)

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +23,58 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 40.0
 
 
-class Real:
-    """Node `a` in this process, node `b` in another. Whatever happens sets an event."""
+class Proxy:
+    """Stands before a port; lets nothing through, and closes nothing, while it is blocked."""
 
     def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = "tcp://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.open = asyncio.Event()
+        self.open.set()
+        self.target = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self.serve, sock=self.socket)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, here = await asyncio.open_connection("127.0.0.1", self.target)
+        for source, sink in ((reader, here), (there, writer)):
+            task = asyncio.create_task(self.pump(source, sink))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65_536):
+                await self.open.wait()
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+    async def close(self) -> None:
+        self.server.close()
+        for task in tuple(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+class Real:
+    """Node `a` in this process, behind a proxy; node `b` in another. Whatever happens sets an event."""
+
+    def __init__(self) -> None:
+        self.proxy = Proxy()
         self.changed = asyncio.Event()
         self.a_log, self.b_log = Log(), Log()
         self.process: asyncio.subprocess.Process | None = None
         self.readers: list[asyncio.Task[None]] = []
         self.b_port = 0
         self.b_incarnation = 0
-        self.a = Talker("a", 0, 1, "b", self.tell_a)
+        self.a = Talker("a", 0, 1, "b", self.tell_a, lambda address: self.proxy.address)
+        self.proxy.target = int(self.a.peers.address.rpartition(":")[2])
 
     def tell_a(self, *event: object) -> None:
         self.a_log.events.append(event)
@@ -48,7 +90,7 @@ class Real:
             str(self.b_port),
             str(self.b_incarnation),
             "a",
-            self.a.peers.address,
+            self.proxy.address,
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -98,6 +140,7 @@ class Real:
         for reader in self.readers:
             await reader
         self.a.links.close()
+        await self.proxy.close()
 
     def check(self) -> None:
         check_promise(self.a_log, self.b_log)
@@ -108,6 +151,7 @@ def run(scenario: Callable[[Real], object]) -> None:
     async def main() -> None:
         real = Real()
         try:
+            await real.proxy.start()
             real.a.talk()
             await real.start_b()
             await real.talk_some()
@@ -174,5 +218,29 @@ def test_a_process_that_stops_for_too_long_loses_it_and_learns_so() -> None:
         await real.talk_some()
         # What either said between the two ends of the old session may have cost an attempt, but no more.
         assert real.failures()[0] <= 2
+
+    run(scenario)
+
+
+@pytest.mark.slow
+def test_a_port_that_is_blocked_one_way_ends_the_session_on_both_ends() -> None:
+    async def scenario(real: Real) -> None:
+        real.proxy.open.clear()  # What b says does not come; what a says does.
+        await real.until(lambda: real.failures()[0] >= 1 and real.failures()[1] >= 1)
+        real.proxy.open.set()
+        await real.talk_some()
+
+    run(scenario)
+
+
+@pytest.mark.slow
+def test_a_port_that_is_blocked_for_a_while_loses_nothing() -> None:
+    async def scenario(real: Real) -> None:
+        real.proxy.open.clear()
+        before = real.a.number
+        await real.until(lambda: real.a.number > before + 300)
+        real.proxy.open.set()
+        await real.talk_some()
+        assert real.failures() == (0, 0)
 
     run(scenario)
