@@ -61,6 +61,11 @@ EDGE = ("aspen/io/",)
 
 ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/sim/clock.py": ({"random"}, "the virtual world's seeded streams are made of it"),
+    "aspen/sim/tripwire.py": (
+        {"multiprocessing", "random", "secrets", "signal", "socket", "subprocess", "threading", "time", "uuid"},
+        "puts an error in the place of each function of these that simulated code must not call",
+    ),
+    "aspen/sim/spin.py": ({"signal", "threading"}, "ends a simulated step that never ends, by the machine's timer"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
@@ -166,6 +171,7 @@ SLEEPS_ALLOWED: dict[str, str] = {
     "tests/shell/test_shell_over_zmq.py": "a node behind real sockets that starts or stops can only be asked again",
     "tests/actor/test_watchdog.py": "its handler must hold a real loop, for a third of a second",
     "tests/actor/test_offload.py": "real threads and processes are kept busy; nothing waits for them to finish",
+    "tests/sim/leaks.py": "the sleep is a planted leak, which a tripwire must catch before it happens",
     "tests/cli/sick.py": "an application with a handler that blocks, for the watchdog of a real node to name",
 }
 """Tests that may block for real, and why."""

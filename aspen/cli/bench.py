@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from aspen.bench import actors
+from aspen.bench import actors, links
 from aspen.cli.app import console, json_option, print_json
 
 
@@ -20,7 +20,19 @@ def bench() -> None:
 @json_option
 def bench_actors(only: str | None, rounds: int, as_json: bool) -> None:
     """The kernel: messages, calls, spawns, memory, skynet, restarts. One event loop; the best of some rounds."""
-    results = actors.measure(only, rounds)
+    _show(actors.measure(only, rounds), as_json)
+
+
+@bench.command("links")
+@click.option("--only", type=click.Choice(list(links.BENCHMARKS)), help="One benchmark.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=links.ROUNDS_DEFAULT, show_default=True)
+@json_option
+def bench_links(only: str | None, rounds: int, as_json: bool) -> None:
+    """Links between two processes on loopback, encrypted: calls, casts, bytes. Starts both; the best of some rounds."""
+    _show(links.measure(only, rounds), as_json)
+
+
+def _show(results: dict[str, float], as_json: bool) -> None:
     if as_json:
         print_json(results)
         return

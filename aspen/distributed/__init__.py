@@ -1,15 +1,31 @@
-"""Nodes among each other.
+"""Several nodes as one system.
 
-frames   the frames of the link protocol: bytes to values and back
-stream   one reliable lane: batches, chunks, windows, credit, retransmission
-link     the state machine of one link, sans-IO; its docstring is the theory of operation
-links    all links of a node, over its `PeerTransport`
+remote    actors of other nodes: calls, links, monitors, exits, starts
+starting  start_on, start_link_on, whereis_on
+links     sessions with other nodes: all links of a node, over its `PeerTransport`
+link      the state machine of one link, sans-IO; its docstring is the theory of operation
+stream    one reliable lane of a link: batches, chunks, windows, credit, retransmission
+frames    the frames of the link protocol: bytes to values and back
 """
-
-from __future__ import annotations
 
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
 from aspen.distributed.link import IDLE_CLOSE, Me
 from aspen.distributed.links import Links, LinksHandler, Pin
+from aspen.distributed.remote import Carrier, Remote
+from aspen.distributed.starting import start_link_on, start_on, whereis_on
 
-__all__ = ["CONTROL", "DATA", "IDLE_CLOSE", "LOSSY", "Links", "LinksHandler", "Me", "Pin"]
+__all__ = [
+    "CONTROL",
+    "DATA",
+    "IDLE_CLOSE",
+    "LOSSY",
+    "Carrier",
+    "Links",
+    "LinksHandler",
+    "Me",
+    "Pin",
+    "Remote",
+    "start_link_on",
+    "start_on",
+    "whereis_on",
+]

@@ -713,7 +713,10 @@ class Link:
             self._say_status(now_ns)
 
     def _flush_lane(self, lane: int, now_ns: int) -> None:
-        packed = self._streams[lane].pack(self._half ^ self._peer_half)
+        stream = self._streams[lane]
+        if stream.recovering or not self._outboxes[lane].messages:
+            return
+        packed = stream.pack(self._half ^ self._peer_half)
         if packed:
             self._active_ns = now_ns
             if self._retransmit_ns[lane] == _NEVER:

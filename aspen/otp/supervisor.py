@@ -269,7 +269,9 @@ class Supervisor(Parent):
     def _counted(self, kid: Kid) -> tuple[list[str], list[str]]:
         """The ids of the children, and of those restarted with this one; without those that are not started again."""
         groups = (self.kids_now(), self._group(kid))
-        children, restarted = ([k.spec.id for k in kids if k is kid or k.spec.restart != "temporary"] for kids in groups)
+        children, restarted = (
+            [k.spec.id for k in kids if k is kid or k.spec.restart != "temporary"] for kids in groups
+        )
         return children, restarted
 
     async def _stop_group(self, kid: Kid, why: str = "operator") -> None:

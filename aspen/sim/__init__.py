@@ -6,7 +6,7 @@ The world, which knows nothing of actors:
     engine    what runs next, on all loops
     loop      an event loop that jumps from one timer to the next; one for each node incarnation
     offload   slow work
-    network   frames between nodes, and the faults in between
+    network   frames between nodes, and the faults in between; link one connection of it
     disk      files, and a device that lies; storage ordered transactions on it
     buggify   places that go wrong on purpose
     trace     what happened, as one hash; and where two runs part
@@ -28,9 +28,10 @@ from aspen.sim.clock import NodeClock, VirtualClock, VirtualRandom
 from aspen.sim.cluster import Cluster
 from aspen.sim.disk import DiskFaults, SimDisk
 from aspen.sim.engine import Engine
+from aspen.sim.link import LinkQuality, NetworkTiming
 from aspen.sim.lint import Finding, lint
 from aspen.sim.loop import Deadlock, VirtualLoop
-from aspen.sim.network import LinkQuality, NetworkTiming, SimNetwork
+from aspen.sim.network import SimNetwork
 from aspen.sim.node import NodeDown, SimNode
 from aspen.sim.perturb import perturb
 from aspen.sim.trace import Divergence, Trace, TraceData, diff

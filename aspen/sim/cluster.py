@@ -36,9 +36,10 @@ from aspen.errors import UsageError
 from aspen.sim.buggify import Buggify
 from aspen.sim.clock import VirtualRandom
 from aspen.sim.engine import GC_EVERY_STEPS, STEPS_MAX, Engine
+from aspen.sim.link import NetworkTiming
 from aspen.sim.loop import VirtualLoop
 from aspen.sim.module_state import ModuleState
-from aspen.sim.network import NetworkTiming, SimNetwork
+from aspen.sim.network import SimNetwork
 from aspen.sim.node import PAUSED, Main, SimNode
 from aspen.sim.spin import STEP_CPU_S_MAX, SpinGuard
 from aspen.sim.trace import Trace, plain_forms

@@ -46,7 +46,9 @@ class Talker:
             lambda peer: identity_of(peer).curve_public_z85,
         )
         ports = replace(real_ports(loop), peers=self.peers)
-        self.links = Links(ports, Me(name, incarnation, advertised(self.peers.address)), self, lambda peer: self.peer_address)
+        self.links = Links(
+            ports, Me(name, incarnation, advertised(self.peers.address)), self, lambda peer: self.peer_address
+        )
         self.incarnation = incarnation
         self.number = 0
         tell("boot", incarnation)

@@ -133,8 +133,7 @@ def test_whatever_is_parsed_is_written_the_same() -> None:
             frame = mutated(rng, frame)
         try:
             value = frames.parse(frame)
-        except BadFrame as error:
-            assert str(error)
+        except BadFrame:
             continue
         good += 1
         match value:
@@ -169,7 +168,18 @@ def test_a_hello_may_grow_at_its_end_and_is_bounded() -> None:
     assert frames.parse(grown) == hello
     with pytest.raises(BadFrame):
         frames.parse(bytes((1,)) + encode([*fields, "x" * LINK_HELLO_BYTES_MAX]))
-    for position, wrong in [(0, -1), (0, True), (1, 0), (2, "x"), (2, ["x"] * 65), (3, 5), (4, 0), (5, 0), (7, 0), (10, 1)]:
+    for position, wrong in [
+        (0, -1),
+        (0, True),
+        (1, 0),
+        (2, "x"),
+        (2, ["x"] * 65),
+        (3, 5),
+        (4, 0),
+        (5, 0),
+        (7, 0),
+        (10, 1),
+    ]:
         with pytest.raises(BadFrame):
             frames.parse(bytes((1,)) + encode([*fields[:position], wrong, *fields[position + 1 :]]))
 

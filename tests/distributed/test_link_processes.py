@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ class Proxy:
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.address = "tcp://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.socket.getsockname()[1]}"
         self.open = asyncio.Event()
         self.open.set()
         self.target = 0
@@ -127,8 +128,11 @@ class Real:
     async def talk_some(self, count: int = 50) -> None:
         """Both have heard so many messages more."""
         for log in (self.a_log, self.b_log):
-            before = len(log.got())
-            await self.until(lambda: len(log.got()) >= before + count)
+            wanted = len(log.got()) + count
+            await self.until(partial(self.has_heard, log, wanted))
+
+    def has_heard(self, log: Log, count: int) -> bool:
+        return len(log.got()) >= count
 
     def failures(self) -> tuple[int, int]:
         return tuple(sum(event[2] == NOCONNECTION for event in log.downs()) for log in (self.a_log, self.b_log))  # type: ignore[return-value]
@@ -167,10 +171,10 @@ def run(scenario: Callable[[Real], object]) -> None:
 @pytest.mark.slow
 def test_a_killed_process_that_comes_back_is_another_incarnation() -> None:
     async def scenario(real: Real) -> None:
-        for round in range(3):
+        for failures in (1, 2, 3):
             await real.kill_b()
             await real.start_b()
-            await real.until(lambda: real.failures()[0] == round + 1)
+            await real.until(lambda failures=failures: real.failures()[0] == failures)  # type: ignore[misc]
             await real.talk_some()
         ups = [event[1] for event in real.a_log.events if event[0] == "up"]
         assert ups == [1, 2, 3, 4]

@@ -52,9 +52,7 @@ def is_heard(rig: ZmqPeersRig, raw: Raw, heard: Recorder, parts: list[bytes]) ->
     return len(heard.frames) > before
 
 
-def test_an_untrusted_key_is_refused_and_the_refusal_told(
-    rig: ZmqPeersRig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_untrusted_key_is_refused_and_the_refusal_told(rig: ZmqPeersRig, caplog: pytest.LogCaptureFixture) -> None:
     b, heard = rig.peer("b")
     raw = Raw(b.address, "stranger")
     try:

@@ -26,10 +26,11 @@ def run_in(python: str, hash_seed: str) -> dict[str, str]:
 
 
 def other_pythons() -> dict[str, str]:
-    """Interpreters by version: those that ASPEN_PYTHONS names, separated by colons, and those on the path."""
+    """Interpreters by version: those that ASPEN_PYTHONS names, separated by colons, and what is found."""
     given = [path for path in os.environ.get("ASPEN_PYTHONS", "").split(":") if path]
     found: dict[str, str] = {}
-    for python in [*given, *filter(None, map(shutil.which, ("python3.11", "python3.12", "python3.13")))]:
+    made = [str(path) for path in ROOT.glob(".venv-3.*/bin/python")]  # by `make pythons`
+    for python in [*given, *made, *filter(None, map(shutil.which, ("python3.11", "python3.12", "python3.13")))]:
         program = "import sys, cbor2; print('%d.%d' % sys.version_info[:2])"
         try:
             done = subprocess.run([python, "-c", program], capture_output=True, text=True, timeout=60, check=False)
@@ -54,6 +55,8 @@ def test_the_same_on_every_python(version: str) -> None:
     else:
         found = other_pythons().get(version)
         if found is None:
-            pytest.skip(f"no Python {version} with aspen's dependencies; name one in ASPEN_PYTHONS")
+            pytest.skip(
+                f"no Python {version} with aspen's dependencies; run `make pythons`, or name one in ASPEN_PYTHONS"
+            )
         python = found
     assert run_in(python, "7") == {seed: fingerprint(int(seed)) for seed in SEEDS}
