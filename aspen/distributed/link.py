@@ -1,59 +1,38 @@
-"""The state machine of one link: one end, one peer. Bytes and times go in, effects come out; it touches nothing.
+"""One end of a link: bytes and times go in, effects come out; it touches nothing.
 
-Theory of operation
--------------------
-
-A *link* is what a node has with a peer as long as it knows it; a *session* is what its users see: messages sent in a
-session arrive in order, each once, up to some point, and if that point is not the last message, both ends learn that
-the session is over. After that nothing of it ever arrives.
-
-Frames travel on *connections*, which break and are made anew below us, each direction by itself, and lose what was on
-its way. A session outlives them: a HELLO on the new connection says what was received, and the rest is sent again. It
-does not outlive an incarnation of either node, nor a silence longer than LINK_DEADLINE_S.
-
-Each end makes up its *half* of a session: a random number, new for each attempt. A session is a pair of halves; both
-ends have it when each has seen its own half come back:
-
-    IDLE ──wanted──> CALLING ──called──> ANSWERING ──answered──> UP ──idled──> CLOSING ──closed──> IDLE
-      └──────────────────called──────────────^                    └──lost──> IDLE
-
-    a: HELLO(half=A)          ──>                              a is CALLING
-                              <──  HELLO(half=B, echo=A)       b is ANSWERING
-    a: HELLO(half=A, echo=B)  ──>                              a is UP; and b, once that has come
-
-Why no old frame does harm: a half comes back only in frames that its own attempt caused, so a session never stands on
-stale HELLOs. A frame carries its session (the halves, XORed). It is taken only on the connection that the latest HELLO
-of that session came on, lane by lane: after a reconnect frames of the old connection may come late, and frames that
-waited for a connection may reach a node that was restarted meanwhile. And what is numbered is taken in order.
-
-Who gets a frame of a session that is none answers BYE. That is said only of sessions that can never be again, so it is
-true whenever it arrives. A HELLO with an unknown half in the middle of a session is either stale, or the peer has begun
-anew: it is answered with a HELLO of the session as we know it, which a peer that has left it answers with BYE.
-A greater incarnation needs no such question.
-
-A session that nobody needs ends by agreement: CLOSE says how many frames were sent and received; the other end agrees
-only if that is all it knows of too.
-
-A bad frame ends the session, and its connection is not listened to any more; the node remains.
+The theory of operation, and the table of moves, are in `states`.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from aspen.distributed import frames
 from aspen.distributed.frames import CONTROL, LANES, LOSSY, RELIABLE, Bye, Close, Data, Hello, LaneStatus, Lossy, Stay
+from aspen.distributed.lossy import LossyLane
+from aspen.distributed.states import (
+    IDLE_CLOSE,
+    PROTOCOL_WITH_CLOSE,
+    TRANSITIONS,
+    Deliver,
+    Dial,
+    Effect,
+    Event,
+    Hangup,
+    Me,
+    SessionDown,
+    SessionUp,
+    State,
+    Transmit,
+)
 from aspen.distributed.stream import Outbox, Stream
 from aspen.errors import BadFrame, InvariantBroken
 from aspen.limits import (
     LINK_ACK_DELAY_S,
-    LINK_BATCH_MESSAGES_MAX,
     LINK_BYES_PER_S_MAX,
-    LINK_CHUNK_BYTES_MAX,
     LINK_DEADLINE_S,
     LINK_HEARTBEAT_S,
     LINK_HELLO_MAX_S,
@@ -63,18 +42,8 @@ from aspen.limits import (
     LINK_RESEND_PAUSE_S,
     LINK_RETRANSMIT_MAX_S,
     LINK_RETRANSMIT_MIN_S,
-    LINK_UNACKED_BYTES_MAX,
-    LINK_UNACKED_FRAMES_MAX,
 )
 from aspen.types import NOCONNECTION
-
-PROTOCOL_MIN: Final = 1
-PROTOCOL_MAX: Final = 2
-"""The versions spoken here: two adjacent ones. 1: no idle close. 2: CLOSE and STAY."""
-_PROTOCOL_WITH_CLOSE: Final = 2
-
-IDLE_CLOSE: Final = "idle"
-"""The reason of a session that ended by agreement, because nobody needed it. Not a failure."""
 
 _HELLO_MIN_NS: Final = round(LINK_HELLO_MIN_S * 1e9)
 _HELLO_MAX_NS: Final = round(LINK_HELLO_MAX_S * 1e9)
@@ -86,104 +55,6 @@ _HEARTBEAT_NS: Final = round(LINK_HEARTBEAT_S * 1e9)
 _DEADLINE_NS: Final = round(LINK_DEADLINE_S * 1e9)
 _IDLE_NS: Final = round(LINK_IDLE_S * 1e9)
 _NEVER: Final = 1 << 63
-
-
-class State(enum.Enum):
-    """Where a link stands."""
-
-    IDLE = "idle"
-    CALLING = "calling"
-    ANSWERING = "answering"
-    UP = "up"
-    CLOSING = "closing"
-
-
-class Event(enum.Enum):
-    """What moves it."""
-
-    WANTED = "a session is wanted here"
-    CALLED = "the peer's half came"
-    ANSWERED = "our half came back"
-    REFUSED = "the peer knows nothing of its half any more"
-    GIVEN_UP = "no session came about"
-    IDLED = "nobody here needs the session"
-    STAYED = "somebody does"
-    CLOSED = "both ends agreed to end it"
-    LOST = "it failed"
-
-
-TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
-    State.IDLE: {Event.WANTED: State.CALLING, Event.CALLED: State.ANSWERING},
-    State.CALLING: {Event.CALLED: State.ANSWERING, Event.ANSWERED: State.UP, Event.GIVEN_UP: State.IDLE},
-    State.ANSWERING: {
-        Event.CALLED: State.ANSWERING,
-        Event.ANSWERED: State.UP,
-        Event.REFUSED: State.CALLING,
-        Event.GIVEN_UP: State.IDLE,
-    },
-    State.UP: {Event.IDLED: State.CLOSING, Event.CLOSED: State.IDLE, Event.LOST: State.IDLE},
-    State.CLOSING: {Event.STAYED: State.UP, Event.CLOSED: State.IDLE, Event.LOST: State.IDLE},
-}
-"""Every legal move. What is not here is a bug."""
-
-
-# -- effects ------------------------------------------------------------------------------------------------
-
-
-class Transmit(NamedTuple):
-    """Send a frame on a lane."""
-
-    lane: int
-    frame: bytes
-
-
-class Deliver(NamedTuple):
-    """Messages came, in this order."""
-
-    lane: int
-    messages: list[bytes]
-
-
-class SessionUp(NamedTuple):
-    """A session stands."""
-
-    incarnation: int
-    protocol: int
-    features: frozenset[str]
-
-
-class SessionDown(NamedTuple):
-    """The session is over. `incarnation` 0: none came about, and what was accepted for it is lost."""
-
-    incarnation: int
-    reason: str
-    """NOCONNECTION or IDLE_CLOSE."""
-    why: str
-
-
-class Dial(NamedTuple):
-    """A connection is needed."""
-
-
-class Hangup(NamedTuple):
-    """The connection is not needed any more, or is no good."""
-
-
-Effect = Transmit | Deliver | SessionUp | SessionDown | Dial | Hangup
-"""To be carried out in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Me:
-    """What a node says of itself to its peers."""
-
-    node: str
-    incarnation: int
-    """Greater with each boot of the node."""
-    address: str
-    features: frozenset[str] = frozenset()
-    protocol_min: int = PROTOCOL_MIN
-    protocol_max: int = PROTOCOL_MAX
 
 
 @dataclass(slots=True)
@@ -227,11 +98,7 @@ class Link:
         self._recover_from = [0 for _ in RELIABLE]
         self._outboxes = [Outbox() for _ in RELIABLE]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
-        self._lossy: deque[bytes] = deque()
-        self._lossy_bytes = self._lossy_sent = self._lossy_seen = 0
-        self._lossy_flying: deque[tuple[int, int, int]] = deque()
-        """(number, bytes, sent at) of frames of which the peer has not said that they came."""
-        self._lossy_flying_bytes = 0
+        self._lossy = LossyLane()
         self._refused: deque[int] = deque(maxlen=LINK_REFUSED_CONNECTIONS_MAX)
         self._answers: deque[int] = deque(maxlen=LINK_BYES_PER_S_MAX)
         self._held = False
@@ -265,23 +132,15 @@ class Link:
         """Messages that wait to be sent, and bytes that are kept: waiting, or sent and not acknowledged."""
         messages = sum(outbox.messages for outbox in self._outboxes)
         size = sum(outbox.bytes for outbox in self._outboxes) + sum(stream.unacked_bytes for stream in self._streams)
-        return messages + len(self._lossy), size + self._lossy_bytes
+        return messages + len(self._lossy.waiting), size + self._lossy.bytes
 
     def send(self, lane: int, message: bytes, flow: int, now_ns: int) -> bool:
         """Queues a message, in this session or, when there is none, the next. False: certainly not sent."""
         if self.state is State.IDLE:
             self._call(now_ns)
         if lane == LOSSY:
-            return self._send_lossy(message)
+            return self.is_up and self.connected and self._lossy.offer(message)
         return self._outboxes[lane].offer(message, flow)
-
-    def _send_lossy(self, message: bytes) -> bool:
-        fits = self._lossy_bytes + len(message) <= LINK_UNACKED_BYTES_MAX and len(self._lossy) < LINK_BATCH_MESSAGES_MAX
-        if not fits or not self.is_up or not self.connected:
-            return False
-        self._lossy.append(message)
-        self._lossy_bytes += len(message)
-        return True
 
     def pin(self, now_ns: int) -> None:
         """The session is needed until `unpin`, or its end; begins one if there is none."""
@@ -382,8 +241,7 @@ class Link:
         if type(value) is Lossy:
             if lane != LOSSY:
                 raise BadFrame(f"lossy messages on lane {lane}")
-            if value.seq > self._lossy_seen:
-                self._lossy_seen = value.seq
+            if self._lossy.is_news(value.seq):
                 self._status_ns = min(self._status_ns, now_ns + _ACK_DELAY_NS)
                 self._effects.append(Deliver(lane, value.messages))
             return
@@ -411,8 +269,7 @@ class Link:
         return False
 
     def _take_status(self, status: frames.Status, now_ns: int) -> None:
-        while self._lossy_flying and self._lossy_flying[0][0] <= status.lossy_seen:
-            self._lossy_flying_bytes -= self._lossy_flying.popleft()[1]
+        self._lossy.acknowledged(status.lossy_seen)
         for lane in RELIABLE:
             self._take_acknowledgement(lane, status.lanes[lane], now_ns)
             stream = self._streams[lane]
@@ -521,8 +378,7 @@ class Link:
         self._streams = [Stream(outbox) for outbox in self._outboxes]
         for stream in self._streams:
             stream.held = self._held
-        self._lossy_sent = self._lossy_seen = self._lossy_flying_bytes = 0
-        self._lossy_flying.clear()
+        self._lossy = LossyLane()
         self._heard_ns = self._active_ns = now_ns
         self._hello_ns = _NEVER
         self._status_ns = self._beat_ns = now_ns + _HEARTBEAT_NS
@@ -611,8 +467,7 @@ class Link:
         self.protocol = 0
         self._bound = [None for _ in LANES]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
-        self._lossy.clear()
-        self._lossy_bytes = 0
+        self._lossy = LossyLane()
         self._hello_ns = self._status_ns = self._beat_ns = _NEVER
         self._retransmit_ns = [_NEVER for _ in RELIABLE]
         self._idle_ns = now_ns
@@ -633,7 +488,7 @@ class Link:
         unneeded = not self.pins and all(stream.is_quiet for stream in self._streams)
         if self.state is State.CLOSING:  # Both asked. What is queued here can go in the next session.
             unneeded = not any(stream.has_unacked for stream in self._streams)
-        if unneeded and close.sent == got and close.received == mine and self.protocol >= _PROTOCOL_WITH_CLOSE:
+        if unneeded and close.sent == got and close.received == mine and self.protocol >= PROTOCOL_WITH_CLOSE:
             self._closed(now_ns)
         else:
             self._effects.append(Transmit(CONTROL, frames.stay(self.session)))
@@ -707,8 +562,9 @@ class Link:
         if self.state is State.UP and self.connected:
             for lane in RELIABLE:
                 self._flush_lane(lane, now_ns)
-            if self._lossy:
-                self._flush_lossy(now_ns)
+            if self._lossy.waiting:
+                for frame in self._lossy.pack(self.session, now_ns):
+                    self._effects.append(Transmit(LOSSY, frame))
         if self._streams[0].ack_due or self._streams[1].ack_due:
             self._say_status(now_ns)
 
@@ -724,26 +580,6 @@ class Link:
             for frame in packed:
                 self._effects.append(Transmit(lane, frame))
 
-    def _flush_lossy(self, now_ns: int) -> None:
-        flying = self._lossy_flying
-        while flying and now_ns - flying[0][2] >= _RETRANSMIT_MIN_NS:
-            self._lossy_flying_bytes -= flying.popleft()[1]
-        while self._lossy:
-            messages: list[bytes] = []
-            size = 0
-            while self._lossy and len(messages) < LINK_BATCH_MESSAGES_MAX:
-                if messages and size + len(self._lossy[0]) > LINK_CHUNK_BYTES_MAX:
-                    break
-                messages.append(self._lossy.popleft())
-                size += len(messages[-1])
-            if len(flying) >= LINK_UNACKED_FRAMES_MAX or self._lossy_flying_bytes + size > LINK_UNACKED_BYTES_MAX:
-                continue  # Too much is on its way: these are lost.
-            self._lossy_sent += 1
-            self._lossy_flying_bytes += size
-            flying.append((self._lossy_sent, size, now_ns))
-            self._effects.append(Transmit(LOSSY, frames.lossy(self.session, self._lossy_sent, messages)))
-        self._lossy_bytes = 0
-
     def _say_status(self, now_ns: int) -> None:
         self._status_ns = self._beat_ns = now_ns + _HEARTBEAT_NS
         if not self.connected:
@@ -752,7 +588,7 @@ class Link:
         statuses = (self._streams[0].acknowledge(), self._streams[1].acknowledge())
         for stream in self._streams:
             stream.gap = False
-        self._effects.append(Transmit(CONTROL, frames.status(self.session, gaps, self._lossy_seen, statuses)))
+        self._effects.append(Transmit(CONTROL, frames.status(self.session, gaps, self._lossy.seen, statuses)))
 
     def next_due_ns(self) -> int | None:
         """When `tick` is to be called; None: not before something else happens."""
@@ -763,7 +599,7 @@ class Link:
         due = min(self._heard_ns + _DEADLINE_NS, self._status_ns, *self._retransmit_ns)
         if self.state is State.CLOSING:
             return min(due, self._closing_ns + _HELLO_MAX_NS)
-        if not self.pins and self.protocol >= _PROTOCOL_WITH_CLOSE:
+        if not self.pins and self.protocol >= PROTOCOL_WITH_CLOSE:
             return min(due, self._active_ns + _IDLE_NS)
         return due
 
@@ -801,7 +637,7 @@ class Link:
 
     def _close_if_idle(self, now_ns: int) -> None:
         self._active_ns = now_ns
-        if self.pins or self.protocol < _PROTOCOL_WITH_CLOSE or not all(stream.is_quiet for stream in self._streams):
+        if self.pins or self.protocol < PROTOCOL_WITH_CLOSE or not all(stream.is_quiet for stream in self._streams):
             return
         self._move(Event.IDLED)
         self._say_close(now_ns)

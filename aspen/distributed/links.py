@@ -23,10 +23,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from aspen.distributed.frames import LANES, LOSSY
-from aspen.distributed.link import Deliver, Dial, Effect, Hangup, Link, Me, SessionDown, SessionUp, Transmit
+from aspen.distributed.link import Link
+from aspen.distributed.states import Deliver, Dial, Effect, Hangup, Me, SessionDown, SessionUp, Transmit
 from aspen.errors import NotReachable, Overloaded, UsageError
 from aspen.limits import LINK_CHUNK_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINKS_MAX
 from aspen.traits import Ports, Timer
+from aspen.types import NOCONNECTION
 
 log = logging.getLogger("aspen.links")
 
@@ -329,7 +331,7 @@ class Links:
                 self._tell(self._handler.on_session_up, peer, incarnation)
             case SessionDown(incarnation, reason, why):
                 entry.downs += 1
-                if reason == "noconnection":
+                if reason == NOCONNECTION:
                     entry.failures += 1
                 log.info("the session with %s, incarnation %d, is over: %s", peer, incarnation, why)
                 self._tell(self._handler.on_session_down, peer, incarnation, reason)

@@ -9,7 +9,8 @@ import pytest
 
 from aspen.distributed import frames
 from aspen.distributed.frames import CONTROL, DATA, LANES, Bye, Close, Hello, LaneStatus, Stay
-from aspen.distributed.link import Link, Me, SessionDown, SessionUp, State, Transmit
+from aspen.distributed.link import Link
+from aspen.distributed.states import Me, SessionDown, SessionUp, State, Transmit
 from aspen.errors import BadFrame
 from aspen.limits import LINK_BYES_PER_S_MAX, LINK_HELLO_BYTES_MAX, LINK_REFUSED_CONNECTIONS_MAX
 from aspen.wire import encode

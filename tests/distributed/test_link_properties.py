@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from aspen.distributed import frames, link
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
-from aspen.distributed.link import Link, State
+from aspen.distributed.link import Link
+from aspen.distributed.states import State
 from aspen.errors import AspenError
 from aspen.limits import LINK_QUEUE_BYTES_MAX, LINK_UNACKED_BYTES_MAX
 from tests.distributed.ends import MS, Pair
