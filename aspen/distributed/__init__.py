@@ -7,6 +7,7 @@ link      one end of a link, sans-IO
 states    the states of a link and the moves between them; its docstring is the theory of operation
 stream    one reliable lane of a link: batches, chunks, windows, credit, retransmission
 lossy     the lossy lane of a link
+pacing    when a link does things
 frames    the frames of the link protocol: bytes to values and back
 """
 

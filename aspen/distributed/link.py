@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from aspen.distributed import frames
+from aspen.distributed import frames, pacing
 from aspen.distributed.frames import CONTROL, LANES, LOSSY, RELIABLE, Bye, Close, Data, Hello, LaneStatus, Lossy, Stay
 from aspen.distributed.lossy import LossyLane
+from aspen.distributed.pacing import Answers, Recovery
 from aspen.distributed.states import (
     IDLE_CLOSE,
     PROTOCOL_WITH_CLOSE,
@@ -30,31 +30,8 @@ from aspen.distributed.states import (
 )
 from aspen.distributed.stream import Outbox, Stream
 from aspen.errors import BadFrame, InvariantBroken
-from aspen.limits import (
-    LINK_ACK_DELAY_S,
-    LINK_BYES_PER_S_MAX,
-    LINK_DEADLINE_S,
-    LINK_HEARTBEAT_S,
-    LINK_HELLO_MAX_S,
-    LINK_HELLO_MIN_S,
-    LINK_IDLE_S,
-    LINK_REFUSED_CONNECTIONS_MAX,
-    LINK_RESEND_PAUSE_S,
-    LINK_RETRANSMIT_MAX_S,
-    LINK_RETRANSMIT_MIN_S,
-)
+from aspen.limits import LINK_DEADLINE_S, LINK_REFUSED_CONNECTIONS_MAX
 from aspen.types import NOCONNECTION
-
-_HELLO_MIN_NS: Final = round(LINK_HELLO_MIN_S * 1e9)
-_HELLO_MAX_NS: Final = round(LINK_HELLO_MAX_S * 1e9)
-_RETRANSMIT_MIN_NS: Final = round(LINK_RETRANSMIT_MIN_S * 1e9)
-_RETRANSMIT_MAX_NS: Final = round(LINK_RETRANSMIT_MAX_S * 1e9)
-_RESEND_PAUSE_NS: Final = round(LINK_RESEND_PAUSE_S * 1e9)
-_ACK_DELAY_NS: Final = round(LINK_ACK_DELAY_S * 1e9)
-_HEARTBEAT_NS: Final = round(LINK_HEARTBEAT_S * 1e9)
-_DEADLINE_NS: Final = round(LINK_DEADLINE_S * 1e9)
-_IDLE_NS: Final = round(LINK_IDLE_S * 1e9)
-_NEVER: Final = 1 << 63
 
 
 @dataclass(slots=True)
@@ -95,21 +72,18 @@ class Link:
         self._half = self._peer_half = 0
         self._attach = 0
         self._bound: list[_Bound | None] = [None for _ in LANES]
-        self._recover_from = [0 for _ in RELIABLE]
+        self._recoveries = [Recovery() for _ in RELIABLE]
         self._outboxes = [Outbox() for _ in RELIABLE]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
         self._lossy = LossyLane()
         self._refused: deque[int] = deque(maxlen=LINK_REFUSED_CONNECTIONS_MAX)
-        self._answers: deque[int] = deque(maxlen=LINK_BYES_PER_S_MAX)
+        self._answers = Answers()
         self._held = False
         self._began_ns = self._heard_ns = self._active_ns = self._closing_ns = now_ns
         self._idle_ns = now_ns
-        self._hello_ns = _NEVER
-        self._hello_pause_ns = _HELLO_MIN_NS
-        self._status_ns = self._beat_ns = _NEVER
-        self._retransmit_ns = [_NEVER for _ in RELIABLE]
-        self._retransmit_pause_ns = [_RETRANSMIT_MIN_NS for _ in RELIABLE]
-        self._resent_ns = [now_ns - _DEADLINE_NS for _ in RELIABLE]
+        self._hello_ns = pacing.NEVER
+        self._hello_pause_ns = pacing.HELLO_MIN_NS
+        self._status_ns = self._beat_ns = pacing.NEVER
 
     # -- what its users see -------------------------------------------------------------------------------
 
@@ -180,7 +154,7 @@ class Link:
         self.connected = True
         if self.state is State.IDLE:
             return
-        self._hello_pause_ns = _HELLO_MIN_NS
+        self._hello_pause_ns = pacing.HELLO_MIN_NS
         if self.is_up:
             for lane in LANES:
                 wanted = lane != LOSSY and self._streams[lane].has_unacked
@@ -226,8 +200,8 @@ class Link:
             self._move(Event.STAYED)
         if messages:
             self._effects.append(Deliver(lane, messages))
-        if stream.ack_wanted and self._status_ns > now_ns + _ACK_DELAY_NS:
-            self._status_ns = now_ns + _ACK_DELAY_NS
+        if stream.ack_wanted and self._status_ns > now_ns + pacing.ACK_DELAY_NS:
+            self._status_ns = now_ns + pacing.ACK_DELAY_NS
 
     def _take_other(self, lane: int, connection: int, value: frames.Frame, now_ns: int) -> None:
         if isinstance(value, Hello):
@@ -242,7 +216,7 @@ class Link:
             if lane != LOSSY:
                 raise BadFrame(f"lossy messages on lane {lane}")
             if self._lossy.is_news(value.seq):
-                self._status_ns = min(self._status_ns, now_ns + _ACK_DELAY_NS)
+                self._status_ns = min(self._status_ns, now_ns + pacing.ACK_DELAY_NS)
                 self._effects.append(Deliver(lane, value.messages))
             return
         if lane != CONTROL:
@@ -274,7 +248,7 @@ class Link:
             self._take_acknowledgement(lane, status.lanes[lane], now_ns)
             stream = self._streams[lane]
             if status.gaps >> lane & 1 and stream.has_unacked and not stream.recovering:
-                if now_ns - self._resent_ns[lane] >= _RESEND_PAUSE_NS:
+                if now_ns - self._recoveries[lane].resent_ns >= pacing.RESEND_PAUSE_NS:
                     self._resend(lane, now_ns)
 
     def _take_acknowledgement(self, lane: int, status: LaneStatus, now_ns: int) -> None:
@@ -284,8 +258,7 @@ class Link:
 
     def _acknowledged(self, lane: int, now_ns: int) -> None:
         self._active_ns = now_ns
-        self._retransmit_pause_ns[lane] = _RETRANSMIT_MIN_NS
-        self._retransmit_ns[lane] = now_ns + _RETRANSMIT_MIN_NS if self._streams[lane].has_unacked else _NEVER
+        self._recoveries[lane].acknowledged(now_ns, self._streams[lane].has_unacked)
 
     # -- coming together ---------------------------------------------------------------------------------------
 
@@ -304,7 +277,7 @@ class Link:
             if hello.incarnation <= self.peer_incarnation:
                 self._say_hello_again(now_ns)
                 return
-            if not self._may_answer(now_ns):
+            if not self._answers.may(now_ns):
                 return
             self._lose(now_ns, "the peer was restarted")
         self.address = hello.address or self.address
@@ -320,7 +293,7 @@ class Link:
             self._bind(lane, connection, hello)
             if hello.wants_reply:
                 self._say_hello(lane, wants_reply=True)
-        elif self._may_answer(now_ns):
+        elif self._answers.may(now_ns):
             if self.state is State.IDLE:
                 self._begin(now_ns)
             self._bound = [None for _ in LANES]
@@ -331,16 +304,12 @@ class Link:
 
     def _agrees(self, hello: Hello, now_ns: int) -> bool:
         """Whether there is a protocol that both speak."""
-        me = self._me
-        if min(me.protocol_max, hello.protocol_max) >= max(me.protocol_min, hello.protocol_min):
+        why = self._me.disagreement(hello.protocol_min, hello.protocol_max)
+        if why is None:
             return True
-        why = (
-            f"the peer speaks protocols {hello.protocol_min} to {hello.protocol_max}, this node {me.protocol_min} to "
-            f"{me.protocol_max}; upgrade the older one first to a release between"
-        )
         if self.state in (State.CALLING, State.ANSWERING):
             self._give_up(now_ns, why, hangs_up=False)
-        elif self.state is State.IDLE and hello.wants_reply and self._may_answer(now_ns):
+        elif self.state is State.IDLE and hello.wants_reply and self._answers.may(now_ns):
             # It learns from ours why there will be no session.
             self.address = hello.address or self.address
             self._idle_ns = now_ns
@@ -360,7 +329,7 @@ class Link:
                 stream = self._streams[lane]
                 if stream.acknowledged_up_to(hello.received):
                     self._acknowledged(lane, now_ns)
-                if stream.recovering and hello.seen >= self._recover_from[lane]:
+                if stream.recovering and hello.seen >= self._recoveries[lane].from_attach:
                     stream.recovering = False
                     self._resend(lane, now_ns)
         if hello.wants_reply:
@@ -380,8 +349,8 @@ class Link:
             stream.held = self._held
         self._lossy = LossyLane()
         self._heard_ns = self._active_ns = now_ns
-        self._hello_ns = _NEVER
-        self._status_ns = self._beat_ns = now_ns + _HEARTBEAT_NS
+        self._hello_ns = pacing.NEVER
+        self._status_ns = self._beat_ns = now_ns + pacing.HEARTBEAT_NS
         self._effects.append(SessionUp(hello.incarnation, self.protocol, self._me.features & frozenset(hello.features)))
         for each in LANES:
             self._say_hello(each, wants_reply=False)
@@ -418,7 +387,7 @@ class Link:
         self._half = self._new_half()
         self._peer_half = self._attach = 0
         self._began_ns = now_ns
-        self._hello_pause_ns = _HELLO_MIN_NS
+        self._hello_pause_ns = pacing.HELLO_MIN_NS
         self._dial()
 
     def _dial(self) -> None:
@@ -429,7 +398,7 @@ class Link:
     def _lose(self, now_ns: int, why: str, *, says_bye: bool = True) -> None:
         if says_bye and self.connected:
             self._effects.append(Transmit(CONTROL, frames.bye(self.session)))
-        silent = now_ns - self._heard_ns >= _DEADLINE_NS
+        silent = now_ns - self._heard_ns >= pacing.DEADLINE_NS
         incarnation = self.peer_incarnation
         self._move(Event.LOST)
         self._reset(now_ns)
@@ -468,8 +437,8 @@ class Link:
         self._bound = [None for _ in LANES]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
         self._lossy = LossyLane()
-        self._hello_ns = self._status_ns = self._beat_ns = _NEVER
-        self._retransmit_ns = [_NEVER for _ in RELIABLE]
+        self._hello_ns = self._status_ns = self._beat_ns = pacing.NEVER
+        self._recoveries = [Recovery() for _ in RELIABLE]
         self._idle_ns = now_ns
 
     def _drop_queued(self) -> None:
@@ -499,18 +468,14 @@ class Link:
         for lane in LANES:
             self._say_hello(lane, wants_reply=True)
         self._hello_ns = now_ns + self._hello_pause_ns
-        self._hello_pause_ns = min(self._hello_pause_ns * 2, _HELLO_MAX_NS)
+        self._hello_pause_ns = min(self._hello_pause_ns * 2, pacing.HELLO_MAX_NS)
 
     def _say_hello(self, lane: int, *, wants_reply: bool) -> None:
         me = self._me
         self._attach += 1
         bound = self._bound[lane]
         hello = Hello(
-            me.protocol_min,
-            me.protocol_max,
-            tuple(sorted(me.features)),
-            me.node,
-            me.incarnation,
+            *me.introduction(),
             self._half,
             self._peer_half,
             self._attach,
@@ -523,20 +488,12 @@ class Link:
 
     def _say_hello_again(self, now_ns: int) -> None:
         """Asks a peer that shows another half whether it is still in the session."""
-        if self._may_answer(now_ns):
+        if self._answers.may(now_ns):
             self._say_hello(CONTROL, wants_reply=True)
 
     def _say_bye(self, session: int, now_ns: int) -> None:
-        if self._may_answer(now_ns):
+        if self._answers.may(now_ns):
             self._effects.append(Transmit(CONTROL, frames.bye(session)))
-
-    def _may_answer(self, now_ns: int) -> bool:
-        """Bounds what a peer can make us say that is not part of a session."""
-        answers = self._answers
-        if len(answers) == LINK_BYES_PER_S_MAX and now_ns - answers[0] < 1_000_000_000:
-            return False
-        answers.append(now_ns)
-        return True
 
     def _recover(self, lane: int, now_ns: int) -> None:
         """Asks the peer what it has of a lane; nothing else is sent on it until it has said so."""
@@ -544,12 +501,11 @@ class Link:
         self._say_hello(lane, wants_reply=True)
         if not stream.recovering:
             stream.recovering = True
-            self._recover_from[lane] = self._attach
-        self._retransmit_ns[lane] = now_ns + self._retransmit_pause_ns[lane]
-        self._retransmit_pause_ns[lane] = min(self._retransmit_pause_ns[lane] * 2, _RETRANSMIT_MAX_NS)
+            self._recoveries[lane].from_attach = self._attach
+        self._recoveries[lane].asked(now_ns)
 
     def _resend(self, lane: int, now_ns: int) -> None:
-        self._resent_ns[lane] = now_ns
+        self._recoveries[lane].resent_ns = now_ns
         for frame in self._streams[lane].unacked():
             self._effects.append(Transmit(lane, frame))
 
@@ -575,13 +531,12 @@ class Link:
         packed = stream.pack(self._half ^ self._peer_half)
         if packed:
             self._active_ns = now_ns
-            if self._retransmit_ns[lane] == _NEVER:
-                self._retransmit_ns[lane] = now_ns + self._retransmit_pause_ns[lane]
+            self._recoveries[lane].sent(now_ns)
             for frame in packed:
                 self._effects.append(Transmit(lane, frame))
 
     def _say_status(self, now_ns: int) -> None:
-        self._status_ns = self._beat_ns = now_ns + _HEARTBEAT_NS
+        self._status_ns = self._beat_ns = now_ns + pacing.HEARTBEAT_NS
         if not self.connected:
             return
         gaps = sum(1 << lane for lane in RELIABLE if self._streams[lane].gap)
@@ -593,41 +548,42 @@ class Link:
     def next_due_ns(self) -> int | None:
         """When `tick` is to be called; None: not before something else happens."""
         if self.state is State.IDLE:
-            return self._idle_ns + _DEADLINE_NS if self._dialled else None
+            return self._idle_ns + pacing.DEADLINE_NS if self._dialled else None
         if not self.is_up:
-            return min(self._hello_ns, self._began_ns + _DEADLINE_NS)
-        due = min(self._heard_ns + _DEADLINE_NS, self._status_ns, *self._retransmit_ns)
+            return min(self._hello_ns, self._began_ns + pacing.DEADLINE_NS)
+        recovery_ns = min(self._recoveries[0].due_ns, self._recoveries[1].due_ns)
+        due = min(self._heard_ns + pacing.DEADLINE_NS, self._status_ns, recovery_ns)
         if self.state is State.CLOSING:
-            return min(due, self._closing_ns + _HELLO_MAX_NS)
+            return min(due, self._closing_ns + pacing.HELLO_MAX_NS)
         if not self.pins and self.protocol >= PROTOCOL_WITH_CLOSE:
-            return min(due, self._active_ns + _IDLE_NS)
+            return min(due, self._active_ns + pacing.IDLE_NS)
         return due
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         if self.state is State.IDLE:
-            if now_ns - self._idle_ns >= _DEADLINE_NS:
+            if now_ns - self._idle_ns >= pacing.DEADLINE_NS:
                 self._hang_up()
         elif self.is_up:
             self._tick_session(now_ns)
-        elif now_ns - self._began_ns >= _DEADLINE_NS:
+        elif now_ns - self._began_ns >= pacing.DEADLINE_NS:
             self._give_up(now_ns, f"no answer within {LINK_DEADLINE_S:g} s")
         elif now_ns >= self._hello_ns:
             self._say_hellos(now_ns)
 
     def _tick_session(self, now_ns: int) -> None:
-        if now_ns - self._heard_ns >= _DEADLINE_NS:
+        if now_ns - self._heard_ns >= pacing.DEADLINE_NS:
             self._lose(now_ns, f"nothing was heard for {LINK_DEADLINE_S:g} s")
             return
         for lane in RELIABLE:
-            if now_ns >= self._retransmit_ns[lane]:
+            if now_ns >= self._recoveries[lane].due_ns:
                 if self._streams[lane].has_unacked:
                     self._recover(lane, now_ns)
                 else:
-                    self._retransmit_ns[lane] = _NEVER
-        if self.state is State.CLOSING and now_ns - self._closing_ns >= _HELLO_MAX_NS:
+                    self._recoveries[lane].due_ns = pacing.NEVER
+        if self.state is State.CLOSING and now_ns - self._closing_ns >= pacing.HELLO_MAX_NS:
             self._say_close(now_ns)
-        elif self.state is State.UP and now_ns - self._active_ns >= _IDLE_NS:
+        elif self.state is State.UP and now_ns - self._active_ns >= pacing.IDLE_NS:
             self._close_if_idle(now_ns)
         if now_ns >= self._status_ns:
             if now_ns >= self._beat_ns or any(stream.ack_wanted or stream.ack_due for stream in self._streams):

@@ -148,3 +148,16 @@ class Me:
     features: frozenset[str] = frozenset()
     protocol_min: int = PROTOCOL_MIN
     protocol_max: int = PROTOCOL_MAX
+
+    def introduction(self) -> tuple[int, int, tuple[str, ...], str, int]:
+        """How a HELLO begins."""
+        return self.protocol_min, self.protocol_max, tuple(sorted(self.features)), self.node, self.incarnation
+
+    def disagreement(self, protocol_min: int, protocol_max: int) -> str | None:
+        """Why there is no protocol that a peer with these speaks too; None when there is one."""
+        if min(self.protocol_max, protocol_max) >= max(self.protocol_min, protocol_min):
+            return None
+        return (
+            f"the peer speaks protocols {protocol_min} to {protocol_max}, this node {self.protocol_min} to "
+            f"{self.protocol_max}; upgrade the older one first to a release between"
+        )
