@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from aspen.distributed import frames, pacing
 from aspen.distributed.frames import CONTROL, LANES, LOSSY, RELIABLE, Bye, Close, Data, Hello, LaneStatus, Lossy, Stay
@@ -17,6 +16,7 @@ from aspen.distributed.states import (
     IDLE_CLOSE,
     PROTOCOL_WITH_CLOSE,
     TRANSITIONS,
+    Bound,
     Deliver,
     Dial,
     Effect,
@@ -32,15 +32,6 @@ from aspen.distributed.stream import Outbox, Stream
 from aspen.errors import BadFrame, InvariantBroken
 from aspen.limits import LINK_DEADLINE_S, LINK_REFUSED_CONNECTIONS_MAX
 from aspen.types import NOCONNECTION
-
-
-@dataclass(slots=True)
-class _Bound:
-    """The connection of a lane, and the HELLO that bound it."""
-
-    connection: int
-    half: int
-    attach: int
 
 
 class Link:
@@ -71,7 +62,7 @@ class Link:
         self._dialled = False
         self._half = self._peer_half = 0
         self._attach = 0
-        self._bound: list[_Bound | None] = [None for _ in LANES]
+        self._bound: list[Bound | None] = [None for _ in LANES]
         self._recoveries = [Recovery() for _ in RELIABLE]
         self._outboxes = [Outbox() for _ in RELIABLE]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
@@ -368,7 +359,7 @@ class Link:
             self._lose(now_ns, "the peer has ended the session", says_bye=False)
 
     def _bind(self, lane: int, connection: int, hello: Hello) -> None:
-        self._bound[lane] = _Bound(connection, hello.half, hello.attach)
+        self._bound[lane] = Bound(connection, hello.half, hello.attach)
 
     # -- beginning and ending ------------------------------------------------------------------------------------
 

@@ -161,3 +161,12 @@ class Me:
             f"the peer speaks protocols {protocol_min} to {protocol_max}, this node {self.protocol_min} to "
             f"{self.protocol_max}; upgrade the older one first to a release between"
         )
+
+
+@dataclass(slots=True)
+class Bound:
+    """The connection of a lane, and the HELLO that bound it."""
+
+    connection: int
+    half: int
+    attach: int
