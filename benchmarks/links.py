@@ -94,7 +94,9 @@ def main() -> int:
             for peer, theirs in figures[name].items():
                 ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
                 best, median = max(theirs), statistics.median(theirs)
-                print(f"{name:18}{peer:14}{median:12,.0f} median{best:12,.0f} best   aspen is {ratio:6.2f} x", flush=True)
+                print(
+                    f"{name:18}{peer:14}{median:12,.0f} median{best:12,.0f} best   aspen is {ratio:6.2f} x", flush=True
+                )
     print(f"load: {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

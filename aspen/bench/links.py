@@ -1,8 +1,7 @@
 """`aspen bench links`: links between two OS processes on loopback, with CURVE, started here.
 
 What is measured is bytes over the link protocol: an echo and a count at the other end, no actors. Each figure is the
-best of a few rounds. `benchmarks/links.py` has the same work done by Erlang's distribution, and by pyzmq with no
-protocol.
+best of a few rounds. `benchmarks/links.py` has the same work done by Erlang's distribution, and by bare pyzmq.
 """
 
 from __future__ import annotations
@@ -111,7 +110,8 @@ class Caller(_Node):
 
     async def call(self, message: bytes) -> bytes:
         """Sends it and waits for its echo."""
-        future = self._calls[message] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._calls[message] = future
         self.links.send(self.peer, DATA, message)
         echo: bytes = await future
         return echo

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from aspen.bench import actors
+from aspen.bench import actors, links
 from aspen.bench import sim as simulation
 from aspen.cli.app import console, json_option, print_json
 
@@ -31,6 +31,15 @@ def bench_actors(only: str | None, rounds: int, as_json: bool) -> None:
 def bench_sim(only: str | None, rounds: int, as_json: bool) -> None:
     """The simulator: simulated seconds a processor second, seeds a minute, and what the checks cost."""
     _show(simulation.measure(only, rounds), as_json=as_json)
+
+
+@bench.command("links")
+@click.option("--only", type=click.Choice(list(links.BENCHMARKS)), help="One benchmark.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=links.ROUNDS_DEFAULT, show_default=True)
+@json_option
+def bench_links(only: str | None, rounds: int, as_json: bool) -> None:
+    """Links between two processes on loopback, encrypted: calls, casts, bytes. Starts both; the best of some rounds."""
+    _show(links.measure(only, rounds), as_json=as_json)
 
 
 def _show(results: dict[str, float], *, as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 frames            the frames of the link protocol: bytes to values and back
 stream            one reliable lane: batches, chunks, windows, credit, retransmission
-link              the state machine of one link, sans-IO; its docstring is the theory of operation
+link              the state machine of one link, sans-IO; its docstring is the theory of operation; on `states`,
+                  `pacing`, `lossy`
 links             all links of a node, over its `PeerTransport`
 distribution      one node's part in a cluster: joins all of these; nodes, monitor_nodes
 remote            actors of other nodes: calls, links, monitors, exits, starts
@@ -35,6 +36,7 @@ from aspen.distributed.links import Links, LinksHandler, Pin
 from aspen.distributed.members import NodeDown, NodeUp, Seed
 from aspen.distributed.remote import Carrier, Remote
 from aspen.distributed.starting import start_link_on, start_on, whereis_on
+from aspen.distributed.states import IDLE_CLOSE, Me
 
 __all__ = [
     "CONTROL",

@@ -240,7 +240,7 @@ def _read_hello(frame: bytes) -> Frame:
     numbers = (low, high, incarnation, half, echo, attach, seen, received)
     if any(type(number) is not int or not 0 <= number <= _U64 for number in numbers):
         raise BadFrame("a number in a HELLO is none, or out of range")
-    if not low <= high or half == 0 or attach == 0:
+    if not low <= high or incarnation == 0 or half == 0 or attach == 0:
         raise BadFrame("a HELLO contradicts itself")
     if type(features) is not list or len(features) > LINK_FEATURES_MAX:
         raise BadFrame("the features of a HELLO are no list, or too many")

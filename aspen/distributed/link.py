@@ -1,198 +1,37 @@
-"""The state machine of one link: one end, one peer. Bytes and times go in, effects come out; it touches nothing.
+"""One end of a link: bytes and times go in, effects come out; it touches nothing.
 
-Theory of operation
--------------------
-
-A *link* is what a node has with a peer as long as it knows it; a *session* is what its users see: messages sent in a
-session arrive in order, each once, up to some point, and if that point is not the last message, both ends learn that
-the session is over. After that nothing of it ever arrives.
-
-Frames travel on *connections*, which break and are made anew below us, each direction by itself, and lose what was on
-its way. A session outlives them: a HELLO on the new connection says what was received, and the rest is sent again. It
-does not outlive an incarnation of either node, nor a silence longer than LINK_DEADLINE_S.
-
-Each end makes up its *half* of a session: a random number, new for each attempt. A session is a pair of halves; both
-ends have it when each has seen its own half come back:
-
-    IDLE ──wanted──> CALLING ──called──> ANSWERING ──answered──> UP ──idled──> CLOSING ──closed──> IDLE
-      └──────────────────called──────────────^                    └──lost──> IDLE
-
-    a: HELLO(half=A)          ──>                              a is CALLING
-                              <──  HELLO(half=B, echo=A)       b is ANSWERING
-    a: HELLO(half=A, echo=B)  ──>                              a is UP; and b, once that has come
-
-Why no old frame does harm: a half comes back only in frames that its own attempt caused, so a session never stands on
-stale HELLOs. A frame carries its session (the halves, XORed). It is taken only on the connection that the latest HELLO
-of that session came on, lane by lane: after a reconnect frames of the old connection may come late, and frames that
-waited for a connection may reach a node that was restarted meanwhile. And what is numbered is taken in order.
-
-Who gets a frame of a session that is none answers BYE. That is said only of sessions that can never be again, so it is
-true whenever it arrives. A HELLO with an unknown half in the middle of a session is either stale, or the peer has begun
-anew: it is answered with a HELLO of the session as we know it, which a peer that has left it answers with BYE.
-A greater incarnation needs no such question.
-
-A session that nobody needs ends by agreement: CLOSE says how many frames were sent and received; the other end agrees
-only if that is all it knows of too.
-
-A bad frame ends the session, and its connection is not listened to any more; the node remains.
+The theory of operation, and the table of moves, are in `states`.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, NamedTuple
 
-from aspen.distributed import frames
+from aspen.distributed import frames, pacing
 from aspen.distributed.frames import CONTROL, LANES, LOSSY, RELIABLE, Bye, Close, Data, Hello, LaneStatus, Lossy, Stay
+from aspen.distributed.lossy import LossyLane
+from aspen.distributed.pacing import Answers, Recovery
+from aspen.distributed.states import (
+    IDLE_CLOSE,
+    PROTOCOL_WITH_CLOSE,
+    TRANSITIONS,
+    Bound,
+    Deliver,
+    Dial,
+    Effect,
+    Event,
+    Hangup,
+    Me,
+    SessionDown,
+    SessionUp,
+    State,
+    Transmit,
+)
 from aspen.distributed.stream import Outbox, Stream
 from aspen.errors import BadFrame, InvariantBroken
-from aspen.limits import (
-    LINK_ACK_DELAY_S,
-    LINK_BATCH_MESSAGES_MAX,
-    LINK_BYES_PER_S_MAX,
-    LINK_CHUNK_BYTES_MAX,
-    LINK_DEADLINE_S,
-    LINK_HEARTBEAT_S,
-    LINK_HELLO_MAX_S,
-    LINK_HELLO_MIN_S,
-    LINK_IDLE_S,
-    LINK_REFUSED_CONNECTIONS_MAX,
-    LINK_RESEND_PAUSE_S,
-    LINK_RETRANSMIT_MAX_S,
-    LINK_RETRANSMIT_MIN_S,
-    LINK_UNACKED_BYTES_MAX,
-    LINK_UNACKED_FRAMES_MAX,
-)
+from aspen.limits import LINK_DEADLINE_S, LINK_REFUSED_CONNECTIONS_MAX
 from aspen.types import NOCONNECTION
-
-PROTOCOL_MIN: Final = 1
-PROTOCOL_MAX: Final = 2
-"""The versions spoken here: two adjacent ones. 1: no idle close. 2: CLOSE and STAY."""
-_PROTOCOL_WITH_CLOSE: Final = 2
-
-IDLE_CLOSE: Final = "idle"
-"""The reason of a session that ended by agreement, because nobody needed it. Not a failure."""
-
-_HELLO_MIN_NS: Final = round(LINK_HELLO_MIN_S * 1e9)
-_HELLO_MAX_NS: Final = round(LINK_HELLO_MAX_S * 1e9)
-_RETRANSMIT_MIN_NS: Final = round(LINK_RETRANSMIT_MIN_S * 1e9)
-_RETRANSMIT_MAX_NS: Final = round(LINK_RETRANSMIT_MAX_S * 1e9)
-_RESEND_PAUSE_NS: Final = round(LINK_RESEND_PAUSE_S * 1e9)
-_ACK_DELAY_NS: Final = round(LINK_ACK_DELAY_S * 1e9)
-_HEARTBEAT_NS: Final = round(LINK_HEARTBEAT_S * 1e9)
-_DEADLINE_NS: Final = round(LINK_DEADLINE_S * 1e9)
-_IDLE_NS: Final = round(LINK_IDLE_S * 1e9)
-_NEVER: Final = 1 << 63
-
-
-class State(enum.Enum):
-    """Where a link stands."""
-
-    IDLE = "idle"
-    CALLING = "calling"
-    ANSWERING = "answering"
-    UP = "up"
-    CLOSING = "closing"
-
-
-class Event(enum.Enum):
-    """What moves it."""
-
-    WANTED = "a session is wanted here"
-    CALLED = "the peer's half came"
-    ANSWERED = "our half came back"
-    REFUSED = "the peer knows nothing of its half any more"
-    GIVEN_UP = "no session came about"
-    IDLED = "nobody here needs the session"
-    STAYED = "somebody does"
-    CLOSED = "both ends agreed to end it"
-    LOST = "it failed"
-
-
-TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
-    State.IDLE: {Event.WANTED: State.CALLING, Event.CALLED: State.ANSWERING},
-    State.CALLING: {Event.CALLED: State.ANSWERING, Event.ANSWERED: State.UP, Event.GIVEN_UP: State.IDLE},
-    State.ANSWERING: {
-        Event.CALLED: State.ANSWERING,
-        Event.ANSWERED: State.UP,
-        Event.REFUSED: State.CALLING,
-        Event.GIVEN_UP: State.IDLE,
-    },
-    State.UP: {Event.IDLED: State.CLOSING, Event.CLOSED: State.IDLE, Event.LOST: State.IDLE},
-    State.CLOSING: {Event.STAYED: State.UP, Event.CLOSED: State.IDLE, Event.LOST: State.IDLE},
-}
-"""Every legal move. What is not here is a bug."""
-
-
-# -- effects ------------------------------------------------------------------------------------------------
-
-
-class Transmit(NamedTuple):
-    """Send a frame on a lane."""
-
-    lane: int
-    frame: bytes
-
-
-class Deliver(NamedTuple):
-    """Messages came, in this order."""
-
-    lane: int
-    messages: list[bytes]
-
-
-class SessionUp(NamedTuple):
-    """A session stands."""
-
-    incarnation: int
-    protocol: int
-    features: frozenset[str]
-
-
-class SessionDown(NamedTuple):
-    """The session is over. `incarnation` 0: none came about, and what was accepted for it is lost."""
-
-    incarnation: int
-    reason: str
-    """NOCONNECTION or IDLE_CLOSE."""
-    why: str
-
-
-class Dial(NamedTuple):
-    """A connection is needed."""
-
-
-class Hangup(NamedTuple):
-    """The connection is not needed any more, or is no good."""
-
-
-Effect = Transmit | Deliver | SessionUp | SessionDown | Dial | Hangup
-"""To be carried out in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Me:
-    """What a node says of itself to its peers."""
-
-    node: str
-    incarnation: int
-    """Greater with each boot of the node."""
-    address: str
-    features: frozenset[str] = frozenset()
-    protocol_min: int = PROTOCOL_MIN
-    protocol_max: int = PROTOCOL_MAX
-
-
-@dataclass(slots=True)
-class _Bound:
-    """The connection of a lane, and the HELLO that bound it."""
-
-    connection: int
-    half: int
-    attach: int
 
 
 class Link:
@@ -223,26 +62,19 @@ class Link:
         self._dialled = False
         self._half = self._peer_half = 0
         self._attach = 0
-        self._bound: list[_Bound | None] = [None for _ in LANES]
-        self._recover_from = [0 for _ in RELIABLE]
+        self._bound: list[Bound | None] = [None for _ in LANES]
+        self._recoveries = [Recovery() for _ in RELIABLE]
         self._outboxes = [Outbox() for _ in RELIABLE]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
-        self._lossy: deque[bytes] = deque()
-        self._lossy_bytes = self._lossy_sent = self._lossy_seen = 0
-        self._lossy_flying: deque[tuple[int, int, int]] = deque()
-        """(number, bytes, sent at) of frames of which the peer has not said that they came."""
-        self._lossy_flying_bytes = 0
+        self._lossy = LossyLane()
         self._refused: deque[int] = deque(maxlen=LINK_REFUSED_CONNECTIONS_MAX)
-        self._answers: deque[int] = deque(maxlen=LINK_BYES_PER_S_MAX)
+        self._answers = Answers()
         self._held = False
         self._began_ns = self._heard_ns = self._active_ns = self._closing_ns = now_ns
         self._idle_ns = now_ns
-        self._hello_ns = _NEVER
-        self._hello_pause_ns = _HELLO_MIN_NS
-        self._status_ns = self._beat_ns = _NEVER
-        self._retransmit_ns = [_NEVER for _ in RELIABLE]
-        self._retransmit_pause_ns = [_RETRANSMIT_MIN_NS for _ in RELIABLE]
-        self._resent_ns = [now_ns - _DEADLINE_NS for _ in RELIABLE]
+        self._hello_ns = pacing.NEVER
+        self._hello_pause_ns = pacing.HELLO_MIN_NS
+        self._status_ns = self._beat_ns = pacing.NEVER
 
     # -- what its users see -------------------------------------------------------------------------------
 
@@ -265,23 +97,15 @@ class Link:
         """Messages that wait to be sent, and bytes that are kept: waiting, or sent and not acknowledged."""
         messages = sum(outbox.messages for outbox in self._outboxes)
         size = sum(outbox.bytes for outbox in self._outboxes) + sum(stream.unacked_bytes for stream in self._streams)
-        return messages + len(self._lossy), size + self._lossy_bytes
+        return messages + len(self._lossy.waiting), size + self._lossy.bytes
 
     def send(self, lane: int, message: bytes, flow: int, now_ns: int) -> bool:
         """Queues a message, in this session or, when there is none, the next. False: certainly not sent."""
         if self.state is State.IDLE:
             self._call(now_ns)
         if lane == LOSSY:
-            return self._send_lossy(message)
+            return self.is_up and self.connected and self._lossy.offer(message)
         return self._outboxes[lane].offer(message, flow)
-
-    def _send_lossy(self, message: bytes) -> bool:
-        fits = self._lossy_bytes + len(message) <= LINK_UNACKED_BYTES_MAX and len(self._lossy) < LINK_BATCH_MESSAGES_MAX
-        if not fits or not self.is_up or not self.connected:
-            return False
-        self._lossy.append(message)
-        self._lossy_bytes += len(message)
-        return True
 
     def pin(self, now_ns: int) -> None:
         """The session is needed until `unpin`, or its end; begins one if there is none."""
@@ -321,7 +145,7 @@ class Link:
         self.connected = True
         if self.state is State.IDLE:
             return
-        self._hello_pause_ns = _HELLO_MIN_NS
+        self._hello_pause_ns = pacing.HELLO_MIN_NS
         if self.is_up:
             for lane in LANES:
                 wanted = lane != LOSSY and self._streams[lane].has_unacked
@@ -367,8 +191,8 @@ class Link:
             self._move(Event.STAYED)
         if messages:
             self._effects.append(Deliver(lane, messages))
-        if stream.ack_wanted and self._status_ns > now_ns + _ACK_DELAY_NS:
-            self._status_ns = now_ns + _ACK_DELAY_NS
+        if stream.ack_wanted and self._status_ns > now_ns + pacing.ACK_DELAY_NS:
+            self._status_ns = now_ns + pacing.ACK_DELAY_NS
 
     def _take_other(self, lane: int, connection: int, value: frames.Frame, now_ns: int) -> None:
         if isinstance(value, Hello):
@@ -382,9 +206,8 @@ class Link:
         if type(value) is Lossy:
             if lane != LOSSY:
                 raise BadFrame(f"lossy messages on lane {lane}")
-            if value.seq > self._lossy_seen:
-                self._lossy_seen = value.seq
-                self._status_ns = min(self._status_ns, now_ns + _ACK_DELAY_NS)
+            if self._lossy.is_news(value.seq):
+                self._status_ns = min(self._status_ns, now_ns + pacing.ACK_DELAY_NS)
                 self._effects.append(Deliver(lane, value.messages))
             return
         if lane != CONTROL:
@@ -411,13 +234,12 @@ class Link:
         return False
 
     def _take_status(self, status: frames.Status, now_ns: int) -> None:
-        while self._lossy_flying and self._lossy_flying[0][0] <= status.lossy_seen:
-            self._lossy_flying_bytes -= self._lossy_flying.popleft()[1]
+        self._lossy.acknowledged(status.lossy_seen)
         for lane in RELIABLE:
             self._take_acknowledgement(lane, status.lanes[lane], now_ns)
             stream = self._streams[lane]
             if status.gaps >> lane & 1 and stream.has_unacked and not stream.recovering:
-                if now_ns - self._resent_ns[lane] >= _RESEND_PAUSE_NS:
+                if now_ns - self._recoveries[lane].resent_ns >= pacing.RESEND_PAUSE_NS:
                     self._resend(lane, now_ns)
 
     def _take_acknowledgement(self, lane: int, status: LaneStatus, now_ns: int) -> None:
@@ -427,8 +249,7 @@ class Link:
 
     def _acknowledged(self, lane: int, now_ns: int) -> None:
         self._active_ns = now_ns
-        self._retransmit_pause_ns[lane] = _RETRANSMIT_MIN_NS
-        self._retransmit_ns[lane] = now_ns + _RETRANSMIT_MIN_NS if self._streams[lane].has_unacked else _NEVER
+        self._recoveries[lane].acknowledged(now_ns, self._streams[lane].has_unacked)
 
     # -- coming together ---------------------------------------------------------------------------------------
 
@@ -447,7 +268,7 @@ class Link:
             if hello.incarnation <= self.peer_incarnation:
                 self._say_hello_again(now_ns)
                 return
-            if not self._may_answer(now_ns):
+            if not self._answers.may(now_ns):
                 return
             self._lose(now_ns, "the peer was restarted")
         self.address = hello.address or self.address
@@ -463,7 +284,7 @@ class Link:
             self._bind(lane, connection, hello)
             if hello.wants_reply:
                 self._say_hello(lane, wants_reply=True)
-        elif self._may_answer(now_ns):
+        elif self._answers.may(now_ns):
             if self.state is State.IDLE:
                 self._begin(now_ns)
             self._bound = [None for _ in LANES]
@@ -474,16 +295,12 @@ class Link:
 
     def _agrees(self, hello: Hello, now_ns: int) -> bool:
         """Whether there is a protocol that both speak."""
-        me = self._me
-        if min(me.protocol_max, hello.protocol_max) >= max(me.protocol_min, hello.protocol_min):
+        why = self._me.disagreement(hello.protocol_min, hello.protocol_max)
+        if why is None:
             return True
-        why = (
-            f"the peer speaks protocols {hello.protocol_min} to {hello.protocol_max}, this node {me.protocol_min} to "
-            f"{me.protocol_max}; upgrade the older one first to a release between"
-        )
         if self.state in (State.CALLING, State.ANSWERING):
             self._give_up(now_ns, why, hangs_up=False)
-        elif self.state is State.IDLE and hello.wants_reply and self._may_answer(now_ns):
+        elif self.state is State.IDLE and hello.wants_reply and self._answers.may(now_ns):
             # It learns from ours why there will be no session.
             self.address = hello.address or self.address
             self._idle_ns = now_ns
@@ -503,7 +320,7 @@ class Link:
                 stream = self._streams[lane]
                 if stream.acknowledged_up_to(hello.received):
                     self._acknowledged(lane, now_ns)
-                if stream.recovering and hello.seen >= self._recover_from[lane]:
+                if stream.recovering and hello.seen >= self._recoveries[lane].from_attach:
                     stream.recovering = False
                     self._resend(lane, now_ns)
         if hello.wants_reply:
@@ -521,11 +338,10 @@ class Link:
         self._streams = [Stream(outbox) for outbox in self._outboxes]
         for stream in self._streams:
             stream.held = self._held
-        self._lossy_sent = self._lossy_seen = self._lossy_flying_bytes = 0
-        self._lossy_flying.clear()
+        self._lossy = LossyLane()
         self._heard_ns = self._active_ns = now_ns
-        self._hello_ns = _NEVER
-        self._status_ns = self._beat_ns = now_ns + _HEARTBEAT_NS
+        self._hello_ns = pacing.NEVER
+        self._status_ns = self._beat_ns = now_ns + pacing.HEARTBEAT_NS
         self._effects.append(SessionUp(hello.incarnation, self.protocol, self._me.features & frozenset(hello.features)))
         for each in LANES:
             self._say_hello(each, wants_reply=False)
@@ -543,7 +359,7 @@ class Link:
             self._lose(now_ns, "the peer has ended the session", says_bye=False)
 
     def _bind(self, lane: int, connection: int, hello: Hello) -> None:
-        self._bound[lane] = _Bound(connection, hello.half, hello.attach)
+        self._bound[lane] = Bound(connection, hello.half, hello.attach)
 
     # -- beginning and ending ------------------------------------------------------------------------------------
 
@@ -562,7 +378,7 @@ class Link:
         self._half = self._new_half()
         self._peer_half = self._attach = 0
         self._began_ns = now_ns
-        self._hello_pause_ns = _HELLO_MIN_NS
+        self._hello_pause_ns = pacing.HELLO_MIN_NS
         self._dial()
 
     def _dial(self) -> None:
@@ -573,7 +389,7 @@ class Link:
     def _lose(self, now_ns: int, why: str, *, says_bye: bool = True) -> None:
         if says_bye and self.connected:
             self._effects.append(Transmit(CONTROL, frames.bye(self.session)))
-        silent = now_ns - self._heard_ns >= _DEADLINE_NS
+        silent = now_ns - self._heard_ns >= pacing.DEADLINE_NS
         incarnation = self.peer_incarnation
         self._move(Event.LOST)
         self._reset(now_ns)
@@ -611,10 +427,9 @@ class Link:
         self.protocol = 0
         self._bound = [None for _ in LANES]
         self._streams = [Stream(outbox) for outbox in self._outboxes]
-        self._lossy.clear()
-        self._lossy_bytes = 0
-        self._hello_ns = self._status_ns = self._beat_ns = _NEVER
-        self._retransmit_ns = [_NEVER for _ in RELIABLE]
+        self._lossy = LossyLane()
+        self._hello_ns = self._status_ns = self._beat_ns = pacing.NEVER
+        self._recoveries = [Recovery() for _ in RELIABLE]
         self._idle_ns = now_ns
 
     def _drop_queued(self) -> None:
@@ -633,7 +448,7 @@ class Link:
         unneeded = not self.pins and all(stream.is_quiet for stream in self._streams)
         if self.state is State.CLOSING:  # Both asked. What is queued here can go in the next session.
             unneeded = not any(stream.has_unacked for stream in self._streams)
-        if unneeded and close.sent == got and close.received == mine and self.protocol >= _PROTOCOL_WITH_CLOSE:
+        if unneeded and close.sent == got and close.received == mine and self.protocol >= PROTOCOL_WITH_CLOSE:
             self._closed(now_ns)
         else:
             self._effects.append(Transmit(CONTROL, frames.stay(self.session)))
@@ -644,18 +459,14 @@ class Link:
         for lane in LANES:
             self._say_hello(lane, wants_reply=True)
         self._hello_ns = now_ns + self._hello_pause_ns
-        self._hello_pause_ns = min(self._hello_pause_ns * 2, _HELLO_MAX_NS)
+        self._hello_pause_ns = min(self._hello_pause_ns * 2, pacing.HELLO_MAX_NS)
 
     def _say_hello(self, lane: int, *, wants_reply: bool) -> None:
         me = self._me
         self._attach += 1
         bound = self._bound[lane]
         hello = Hello(
-            me.protocol_min,
-            me.protocol_max,
-            tuple(sorted(me.features)),
-            me.node,
-            me.incarnation,
+            *me.introduction(),
             self._half,
             self._peer_half,
             self._attach,
@@ -668,20 +479,12 @@ class Link:
 
     def _say_hello_again(self, now_ns: int) -> None:
         """Asks a peer that shows another half whether it is still in the session."""
-        if self._may_answer(now_ns):
+        if self._answers.may(now_ns):
             self._say_hello(CONTROL, wants_reply=True)
 
     def _say_bye(self, session: int, now_ns: int) -> None:
-        if self._may_answer(now_ns):
+        if self._answers.may(now_ns):
             self._effects.append(Transmit(CONTROL, frames.bye(session)))
-
-    def _may_answer(self, now_ns: int) -> bool:
-        """Bounds what a peer can make us say that is not part of a session."""
-        answers = self._answers
-        if len(answers) == LINK_BYES_PER_S_MAX and now_ns - answers[0] < 1_000_000_000:
-            return False
-        answers.append(now_ns)
-        return True
 
     def _recover(self, lane: int, now_ns: int) -> None:
         """Asks the peer what it has of a lane; nothing else is sent on it until it has said so."""
@@ -689,12 +492,11 @@ class Link:
         self._say_hello(lane, wants_reply=True)
         if not stream.recovering:
             stream.recovering = True
-            self._recover_from[lane] = self._attach
-        self._retransmit_ns[lane] = now_ns + self._retransmit_pause_ns[lane]
-        self._retransmit_pause_ns[lane] = min(self._retransmit_pause_ns[lane] * 2, _RETRANSMIT_MAX_NS)
+            self._recoveries[lane].from_attach = self._attach
+        self._recoveries[lane].asked(now_ns)
 
     def _resend(self, lane: int, now_ns: int) -> None:
-        self._resent_ns[lane] = now_ns
+        self._recoveries[lane].resent_ns = now_ns
         for frame in self._streams[lane].unacked():
             self._effects.append(Transmit(lane, frame))
 
@@ -707,88 +509,72 @@ class Link:
         if self.state is State.UP and self.connected:
             for lane in RELIABLE:
                 self._flush_lane(lane, now_ns)
-            if self._lossy:
-                self._flush_lossy(now_ns)
+            if self._lossy.waiting:
+                for frame in self._lossy.pack(self.session, now_ns):
+                    self._effects.append(Transmit(LOSSY, frame))
         if self._streams[0].ack_due or self._streams[1].ack_due:
             self._say_status(now_ns)
 
     def _flush_lane(self, lane: int, now_ns: int) -> None:
-        packed = self._streams[lane].pack(self._half ^ self._peer_half)
+        stream = self._streams[lane]
+        if stream.recovering or not self._outboxes[lane].messages:
+            return
+        packed = stream.pack(self._half ^ self._peer_half)
         if packed:
             self._active_ns = now_ns
-            if self._retransmit_ns[lane] == _NEVER:
-                self._retransmit_ns[lane] = now_ns + self._retransmit_pause_ns[lane]
+            self._recoveries[lane].sent(now_ns)
             for frame in packed:
                 self._effects.append(Transmit(lane, frame))
 
-    def _flush_lossy(self, now_ns: int) -> None:
-        flying = self._lossy_flying
-        while flying and now_ns - flying[0][2] >= _RETRANSMIT_MIN_NS:
-            self._lossy_flying_bytes -= flying.popleft()[1]
-        while self._lossy:
-            messages: list[bytes] = []
-            size = 0
-            while self._lossy and len(messages) < LINK_BATCH_MESSAGES_MAX:
-                if messages and size + len(self._lossy[0]) > LINK_CHUNK_BYTES_MAX:
-                    break
-                messages.append(self._lossy.popleft())
-                size += len(messages[-1])
-            if len(flying) >= LINK_UNACKED_FRAMES_MAX or self._lossy_flying_bytes + size > LINK_UNACKED_BYTES_MAX:
-                continue  # Too much is on its way: these are lost.
-            self._lossy_sent += 1
-            self._lossy_flying_bytes += size
-            flying.append((self._lossy_sent, size, now_ns))
-            self._effects.append(Transmit(LOSSY, frames.lossy(self.session, self._lossy_sent, messages)))
-        self._lossy_bytes = 0
-
     def _say_status(self, now_ns: int) -> None:
-        self._status_ns = self._beat_ns = now_ns + _HEARTBEAT_NS
+        self._status_ns = self._beat_ns = now_ns + pacing.HEARTBEAT_NS
         if not self.connected:
             return
         gaps = sum(1 << lane for lane in RELIABLE if self._streams[lane].gap)
         statuses = (self._streams[0].acknowledge(), self._streams[1].acknowledge())
         for stream in self._streams:
             stream.gap = False
-        self._effects.append(Transmit(CONTROL, frames.status(self.session, gaps, self._lossy_seen, statuses)))
+        self._effects.append(Transmit(CONTROL, frames.status(self.session, gaps, self._lossy.seen, statuses)))
 
     def next_due_ns(self) -> int | None:
         """When `tick` is to be called; None: not before something else happens."""
         if self.state is State.IDLE:
-            return self._idle_ns + _DEADLINE_NS if self._dialled else None
+            return self._idle_ns + pacing.DEADLINE_NS if self._dialled else None
         if not self.is_up:
-            return min(self._hello_ns, self._began_ns + _DEADLINE_NS)
-        due = min(self._heard_ns + _DEADLINE_NS, self._status_ns, *self._retransmit_ns)
+            return min(self._hello_ns, self._began_ns + pacing.DEADLINE_NS)
+        recovery_ns = min(self._recoveries[0].due_ns, self._recoveries[1].due_ns)
+        due = min(self._heard_ns + pacing.DEADLINE_NS, self._status_ns, recovery_ns)
         if self.state is State.CLOSING:
-            return min(due, self._closing_ns + _HELLO_MAX_NS)
-        if not self.pins and self.protocol >= _PROTOCOL_WITH_CLOSE:
-            return min(due, self._active_ns + _IDLE_NS)
+            return min(due, self._closing_ns + pacing.HELLO_MAX_NS)
+        if not self.pins and self.protocol >= PROTOCOL_WITH_CLOSE:
+            return min(due, self._active_ns + pacing.IDLE_NS)
         return due
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         if self.state is State.IDLE:
-            if now_ns - self._idle_ns >= _DEADLINE_NS:
+            if now_ns - self._idle_ns >= pacing.DEADLINE_NS:
                 self._hang_up()
         elif self.is_up:
             self._tick_session(now_ns)
-        elif now_ns - self._began_ns >= _DEADLINE_NS:
+        elif now_ns - self._began_ns >= pacing.DEADLINE_NS:
             self._give_up(now_ns, f"no answer within {LINK_DEADLINE_S:g} s")
         elif now_ns >= self._hello_ns:
             self._say_hellos(now_ns)
 
     def _tick_session(self, now_ns: int) -> None:
-        if now_ns - self._heard_ns >= _DEADLINE_NS:
+        if now_ns - self._heard_ns >= pacing.DEADLINE_NS:
             self._lose(now_ns, f"nothing was heard for {LINK_DEADLINE_S:g} s")
             return
         for lane in RELIABLE:
-            if now_ns >= self._retransmit_ns[lane]:
+            if now_ns >= self._recoveries[lane].due_ns:
                 if self._streams[lane].has_unacked:
                     self._recover(lane, now_ns)
                 else:
-                    self._retransmit_ns[lane] = _NEVER
-        if self.state is State.CLOSING and now_ns - self._closing_ns >= _HELLO_MAX_NS:
+                    self._recoveries[lane].due_ns = pacing.NEVER
+        if self.state is State.CLOSING and now_ns - self._closing_ns >= pacing.HELLO_MAX_NS:
             self._say_close(now_ns)
-        elif self.state is State.UP and now_ns - self._active_ns >= _IDLE_NS:
+        elif self.state is State.UP and now_ns - self._active_ns >= pacing.IDLE_NS:
             self._close_if_idle(now_ns)
         if now_ns >= self._status_ns:
             if now_ns >= self._beat_ns or any(stream.ack_wanted or stream.ack_due for stream in self._streams):
@@ -798,7 +584,7 @@ class Link:
 
     def _close_if_idle(self, now_ns: int) -> None:
         self._active_ns = now_ns
-        if self.pins or self.protocol < _PROTOCOL_WITH_CLOSE or not all(stream.is_quiet for stream in self._streams):
+        if self.pins or self.protocol < PROTOCOL_WITH_CLOSE or not all(stream.is_quiet for stream in self._streams):
             return
         self._move(Event.IDLED)
         self._say_close(now_ns)

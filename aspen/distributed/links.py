@@ -23,10 +23,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from aspen.distributed.frames import LANES, LOSSY
-from aspen.distributed.link import Deliver, Dial, Effect, Hangup, Link, Me, SessionDown, SessionUp, Transmit
+from aspen.distributed.link import Link
+from aspen.distributed.states import Deliver, Dial, Effect, Hangup, Me, SessionDown, SessionUp, Transmit
 from aspen.errors import NotReachable, Overloaded, UsageError
 from aspen.limits import LINK_CHUNK_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINKS_MAX
 from aspen.traits import Ports, Timer
+from aspen.types import NOCONNECTION
 
 log = logging.getLogger("aspen.links")
 
@@ -95,10 +97,12 @@ class Links:
         """Begins to listen. `resolve` gives the address of a peer; one that called says its own.
 
         Raises:
-            UsageError: the ports have no `peers`.
+            UsageError: the ports have no `peers`, or the incarnation is not from 1 to 2**64 - 1.
         """
         if ports.peers is None:
             raise UsageError("these ports reach no peers; give the node a PeerTransport")
+        if not 1 <= me.incarnation < 1 << 64:
+            raise UsageError(f"incarnation {me.incarnation}: number the boots of a node from 1")
         self._transport = ports.peers
         self._now_ns = ports.clock.mono_ns
         self._loop = ports.loop
@@ -345,7 +349,7 @@ class Links:
                 self._tell(self._handler.on_session_up, peer, incarnation)
             case SessionDown(incarnation, reason, why):
                 entry.downs += 1
-                if reason == "noconnection":
+                if reason == NOCONNECTION:
                     entry.failures += 1
                 log.info("the session with %s, incarnation %d, is over: %s", peer, incarnation, why)
                 self._tell(self._handler.on_session_down, peer, incarnation, reason)

@@ -11,6 +11,8 @@ files       text files, read whole and bounded
 process     what the operating system says of this process
 signals     those that ask the process to end
 logs        where the log goes
+zmq_peers   frames between nodes
+zmq_gate    who gets in: the keys that ZeroMQ asks us about
 zmq_port    the encrypted port of a node; zmq_client the other end, zmq_socket what both are made of
 zmq_gate    who gets in: the keys that ZeroMQ asks us about
 zmq_peers   frames between nodes

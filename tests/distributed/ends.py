@@ -7,13 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from aspen.distributed.frames import DATA, LANES, LOSSY
-from aspen.distributed.link import (
+from aspen.distributed.link import Link
+from aspen.distributed.states import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
     Deliver,
     Dial,
     Hangup,
-    Link,
     Me,
     SessionDown,
     SessionUp,

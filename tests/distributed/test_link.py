@@ -6,7 +6,7 @@ import pytest
 
 from aspen.distributed import frames
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
-from aspen.distributed.link import IDLE_CLOSE, TRANSITIONS, Event, State
+from aspen.distributed.states import IDLE_CLOSE, TRANSITIONS, Event, State
 from aspen.errors import InvariantBroken
 from aspen.limits import (
     LINK_BATCH_MESSAGES_MAX,

@@ -19,13 +19,24 @@ LOCAL = {"aspen.pg.changed"}
 """Types that stay on a node: messages to its own actors."""
 
 MAY_SEND = {
-    Role.NODE: {"aspen.member.said", "aspen.pg.changes", "aspen.pg.digest", "aspen.pg.table", "aspen.envelope"},
+    Role.NODE: {
+        "aspen.member.said",
+        "aspen.pg.changes",
+        "aspen.pg.digest",
+        "aspen.pg.table",
+        "aspen.envelope",
+        "aspen.relay.ask",
+        "aspen.relay.answer",
+        "aspen.relay.taken",
+        "aspen.relay.leave",
+        "aspen.relay.end",
+    },
     Role.ADMIN: set(),
     Role.OPERATOR: set(),
     Role.CLIENT: set(),
     Role.JOINER: set(),
 }
-LOOK = {"info", "tree", "top", "status", "state", "crashes", "dead_letters", "trace"}
+LOOK = {"info", "tree", "top", "status", "state", "crashes", "dead_letters", "trace", "nodes", "relay"}
 ACT = {"restart", "suspend", "resume", "kill"}
 RULE = {"eval", "complete", "stop", "ticket"}
 MAY_ASK = {
