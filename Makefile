@@ -17,7 +17,7 @@ DOCUMENTED := ./aspen $(addprefix aspen.,errors types limits traits trust wire a
 .PHONY: help demo test pythons check format bench soak docs clean
 
 help:
-	@echo "make demo    index the standard library with crashing workers, and say what to type next"
+	@echo "make demo    index the standard library on three nodes, with crashing workers and one node killed"
 	@echo "make test    run the tests"
 	@echo "make pythons the kernel's and the virtual world's tests on Python 3.12 and 3.13"
 	@echo "make check   format, lint, types, import ladder"
@@ -32,8 +32,8 @@ $(STAMP): setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	@echo "The log, with a report of each crash, goes to demo.log"
-	@$(BIN)/aspen run examples.indexer:Indexer --name demo --log-file demo.log -- --chaos
+	@echo "The logs of the nodes, with a report of each crash, go to demo-logs/"
+	@$(BIN)/aspen up --nodes 3 examples.indexer:Indexer --name demo --log-dir demo-logs -- --chaos
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -18,7 +18,14 @@ from aspen.distributed import Joining, Seed
 from aspen.errors import UsageError
 from aspen.io import new_event_loop, real_ports
 from aspen.io.children import Beats
-from aspen.io.keys import Identity, TrustedKeys, load_or_create_identity, load_or_create_user, update_trusted
+from aspen.io.keys import (
+    Identity,
+    TrustedKeys,
+    load_or_create_identity,
+    load_or_create_user,
+    new_secret,
+    update_trusted,
+)
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat, peers
 from aspen.io.process import spare_collections
@@ -123,6 +130,8 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
             joining=_joining(config, loop, identity, directory, trusted, seat) if config.cluster else None,
             curve_secret_z85=Secret(identity.curve_secret_z85),
             authorize=trusted.authorize,
+            trust=lambda entry: update_trusted(directory, lambda there: there.with_entry(entry)),
+            new_secret=new_secret,
             set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
         )
         node.on_bound.append(lambda address: seat.announce(identity.node_id, address=address))

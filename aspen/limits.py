@@ -469,6 +469,18 @@ STORAGE_KEY_BYTES_MAX = 511
 
 # -- simulation -----------------------------------------------------------------------------
 
+SIM_EVENTS_KEPT_MAX = 200_000
+"""Events of one run that its record keeps, the latest ones."""
+
+SIM_RUN_STEPS_MAX = 2_000_000
+"""Steps of one run of a simulated test, unless it asks for more: a cluster of five takes some ten thousand a second."""
+
+SIM_RUN_WALL_S = 120.0
+"""Real seconds that one run may take before its process is killed."""
+
+SIM_NODE_ENDS_MAX = 1_000
+"""Times that nodes of one run may end by themselves and be started again."""
+
 SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +11,11 @@ import pytest
 
 from aspen.actor import System
 from aspen.sim import World
+
+if importlib.util.find_spec("aspen.campaign") and not any(
+    point.value == "aspen.campaign.plugin" for point in importlib.metadata.entry_points(group="pytest11")
+):
+    pytest_plugins = ["aspen.campaign.plugin"]  # from a checkout that was installed before it had the entry point
 
 Run = Callable[..., Any]
 

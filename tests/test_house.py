@@ -66,11 +66,17 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "puts an error in the place of each function of these that simulated code must not call",
     ),
     "aspen/sim/spin.py": ({"signal", "threading"}, "ends a simulated step that never ends, by the machine's timer"),
+    "aspen/campaign/": (
+        {"pathlib", "read_bytes", "write_text", "subprocess"},
+        "runs seeds in processes of their own, and keeps what failed in files, for a person at a terminal",
+    ),
+    "aspen/bench/sim.py": ({"time"}, "measures the simulator by the processor's time, which is not simulated"),
+    "aspen/sim/program.py": ({"pathlib"}, "names the source file of a simulated test, in whose failures it stands"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
-        {"pathlib", "polling"},
-        "the command line is the edge: it takes paths as arguments, and a remote node can only be asked over and over",
+        {"pathlib", "polling", "write_text"},
+        "the edge: it takes paths as arguments and writes to them, and a remote node can only be asked over and over",
     ),
 }
 """Exceptions: a file or folder, what it may use, and why."""

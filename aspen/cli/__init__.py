@@ -7,7 +7,9 @@
     operate   aspen tree, top, state, restart, suspend, resume, kill, trace, crashes, nodes, stop
     attach    aspen attach
     keys      aspen keys
+    ticket    aspen ticket, aspen node join
     bench     aspen bench
+    sim       aspen sim
     show      how results look
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not allowed.
@@ -15,10 +17,10 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not a
 
 from __future__ import annotations
 
-from aspen.cli import attach, bench, keys, node, operate, run, up
+from aspen.cli import attach, bench, keys, node, operate, run, sim, ticket, up
 from aspen.cli.app import aspen, main
 
-for _module in (attach, bench, keys, node, operate, run, up):
+for _module in (attach, bench, keys, node, operate, run, sim, ticket, up):
     _module.add_to(aspen)
 
 __all__ = ["main"]

@@ -6,6 +6,7 @@ import click
 from rich.table import Table
 
 from aspen.bench import actors
+from aspen.bench import sim as simulation
 from aspen.cli.app import console, json_option, print_json
 
 
@@ -20,7 +21,19 @@ def bench() -> None:
 @json_option
 def bench_actors(only: str | None, rounds: int, as_json: bool) -> None:
     """The kernel: messages, calls, spawns, memory, skynet, restarts. One event loop; the best of some rounds."""
-    results = actors.measure(only, rounds)
+    _show(actors.measure(only, rounds), as_json=as_json)
+
+
+@bench.command("sim")
+@click.option("--only", type=click.Choice(simulation.KEYS), help="One benchmark.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
+@json_option
+def bench_sim(only: str | None, rounds: int, as_json: bool) -> None:
+    """The simulator: simulated seconds a processor second, seeds a minute, and what the checks cost."""
+    _show(simulation.measure(only, rounds), as_json=as_json)
+
+
+def _show(results: dict[str, float], *, as_json: bool) -> None:
     if as_json:
         print_json(results)
         return

@@ -24,6 +24,7 @@ from aspen.cli.app import (
 )
 from aspen.cli.operate import stop
 from aspen.cli.run import DEFAULT_FILE
+from aspen.cli.ticket import join
 from aspen.cli.up import KeptNode, Parent
 from aspen.errors import AspenError, ConfigError, NotReachable
 from aspen.io.children import Detached
@@ -181,6 +182,7 @@ def _sentence(one: dict[str, Any]) -> str:
 
 
 node.add_command(stop)
+node.add_command(join)
 
 
 def add_to(group: click.Group) -> None:

@@ -14,6 +14,7 @@ import click
 from aspen.cli.app import DONE, FAILED, Settings, on_loop
 from aspen.io.children import ChildProcess
 from aspen.io.clock import RealClock
+from aspen.io.files import make_folder
 from aspen.io.signals import StopSignals
 from aspen.limits import HEART_SILENCE_S, UP_NODES_MAX
 from aspen.node import load_application
@@ -31,6 +32,12 @@ TICK_S: Final = 0.1
 @click.option("--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file, for all nodes.")
 @click.option("--set", "settings", metavar="APP.KEY=VALUE", multiple=True, help="A setting of an application.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
+@click.option(
+    "--log-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the logs go, to DIR/NODE.log of each node.  [default: standard error]",
+)
 @click.option(
     "--silence",
     type=click.FloatRange(0.5),
@@ -50,6 +57,7 @@ async def up(
     file: Path | None,
     settings: tuple[str, ...],
     log_level: str | None,
+    log_dir: Path | None,
     silence: float,
 ) -> int:
     """Runs an application on several nodes of this machine, each an OS process, and keeps them alive.
@@ -64,6 +72,8 @@ async def up(
     options = ["--config", str(file)] if file is not None else []
     options += [word for setting in settings for word in ("--set", setting)]
     options += ["--log-level", log_level] if log_level is not None else []
+    if log_dir is not None:
+        make_folder(log_dir)
     prefix = name or app.name
     nodes = [
         KeptNode(
@@ -71,6 +81,7 @@ async def up(
             [
                 application,
                 *options,
+                *(["--log-file", str(log_dir / f"{prefix}-{number}.log")] if log_dir is not None else []),
                 "--name",
                 f"{prefix}-{number}",
                 "--cluster",

@@ -8,7 +8,8 @@ distribution      one node's part in a cluster: joins all of these; nodes, monit
 remote            actors of other nodes: calls, links, monitors, exits, starts
 starting          start_on, start_link_on, whereis_on
 membership        who is there: probes, gossip, suspicion and refutation; its docstring is the theory of operation
-members           its records and messages, and what it asks of its edge; on `ring`, `rumours`, `probing`, `connections`
+members           its records and messages, and what it asks of its edge; parts of it are `ring`, `rumours`, `probing`,
+                  `connections`, `comparing`, `timing`
 membership_port   membership on the clock and the frames of a node
 pg                process groups, for actors; on `groups`, their state, and `pg_port`, their messages
 roles             which role may do what from outside

@@ -99,7 +99,6 @@ class Distribution(Actor):
         self._members = MembershipPort(ports, membership, _MembershipCarrier(self), self._on_event)
         table = table_of(system)
         table.groups.name_self(joining.node_id, system.boot)
-        table.resolve = lambda entry: self._remote.ref_of(entry.pid, entry.kind)
         self._groups = PgPort(ports, table, _GroupCarrier(self), lambda: self._members.membership.partners)
         system.tables[_TABLE] = self
         self._trust_timer = self.ctx.call_after(TRUST_CHECK_S, self._check_trust)
@@ -170,6 +169,7 @@ class Distribution(Actor):
     def on_session_up(self, peer: str, incarnation: int) -> None:
         """A session stands."""
         self._connected.add(peer)
+        self._members.on_peer_up(peer)
 
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
         """It is over."""

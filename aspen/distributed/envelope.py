@@ -107,7 +107,7 @@ def read(envelope: Envelope) -> Contents:
 
 
 def verify(envelope: Envelope, now_ns: int, *, target: str, boot: int, seen: Replays) -> Contents:
-    """The contents, if they are to be obeyed: signed by the origin, for this node and boot, in time, for the first time.
+    """The contents, if they are to be obeyed: signed by the origin, for this node and boot, in time, and new.
 
     `now_ns` is the wall clock. Call it once for each that arrives: the second time it is a replay.
 
@@ -154,7 +154,7 @@ class Replays:
         self._drop_expired(self._latest_ns)
         if contents.expires_ns <= self._latest_ns:
             # The clock was set back. It may have been obeyed, and forgotten when it had expired.
-            raise AccessDenied("an envelope came after its time, by what this node's clock has shown before; ask again")
+            raise AccessDenied("an envelope came after its time, as this node's clock showed before; ask again")
         key = (contents.origin, contents.nonce)
         if key in self._seen:
             raise AccessDenied(f"an envelope of {contents.origin} came a second time")
@@ -188,7 +188,10 @@ def new_contents(
     now_ns: int,
     random_bits: Callable[[int], int],
 ) -> Contents:
-    """Contents that are good from now for as long as is allowed. `random_bits(n)` gives n random bits, unpredictable."""
+    """Contents that are good from now for as long as is allowed.
+
+    `random_bits(n)` gives n random bits, never the same again.
+    """
     nonce = random_bits(8 * ENVELOPE_NONCE_BYTES).to_bytes(ENVELOPE_NONCE_BYTES, "big")
     return Contents(origin, target, boot, nonce, now_ns + round(ENVELOPE_LIFE_S * 1e9), operation, payload)
 

@@ -1,7 +1,7 @@
 """`JoinBook`: the tickets to join that a node has given out. Each is good once. Pure.
 
     book.give_out(ticket.joiner_public_z85(), expires_ns, label, now_ns)
-    book.authorize(curve_key, now_ns)                      # at each handshake: the role of the key, or None
+    book.authorize(curve_key, now_ns)                      # at each handshake: a joiner, or None
     entry = book.consume(curve_key, join, now_ns)          # a joiner has said who it is: trust it, as `entry` says
 
 The joiner connects with the ticket's one-time key, which ZAP lets in as `joiner`, and sends one `Join` signed with
@@ -18,8 +18,8 @@ from typing import Final
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from aspen.errors import AccessDenied, BadFrame, Overloaded
-from aspen.limits import JOIN_TICKETS_MAX, MEMBER_ADDRESS_CHARS_MAX, MEMBER_NAME_CHARS_MAX
+from aspen.errors import AccessDenied, Overloaded, UsageError
+from aspen.limits import JOIN_TICKETS_MAX
 from aspen.trust import (
     TRUST_LABEL_CHARS_MAX,
     Role,
@@ -29,52 +29,47 @@ from aspen.trust import (
     encode_node_id,
     z85_decode,
 )
-from aspen.wire import encode, message
+from aspen.wire import encode
+
+JOINER_ID: Final = "joiner"
+"""In the place of a node id, which a one-time key has not."""
 
 _DOMAIN: Final = b"aspen join 1\0"
 _SIGNATURE_BYTES: Final = 64
 
 
-@message(type_id="aspen.join")
+@dataclass(frozen=True, slots=True)
 class Join:
-    """A joiner says who it will be. Raises BadFrame when it is out of range."""
+    """What a joiner says: who it will be. Raises UsageError when it is out of range."""
 
     node_id: str
     name: str
-    address: str
-    """Where peers reach it."""
+    """Becomes the label of its line in the trust file."""
     signature: bytes
     """With the key of `node_id`, over these fields and the one-time key: shows that it has the key it wants trusted."""
 
     def __post_init__(self) -> None:
-        for what, text, chars_max in (
-            ("node id", self.node_id, MEMBER_NAME_CHARS_MAX),
-            ("name", self.name, MEMBER_NAME_CHARS_MAX),
-            ("address", self.address, MEMBER_ADDRESS_CHARS_MAX),
-        ):
-            if type(text) is not str or not 0 < len(text) <= chars_max or not text.isprintable():
-                raise BadFrame(f"the {what} of a joiner is 1 to {chars_max} printable characters")
-        if type(self.signature) is not bytes or len(self.signature) != _SIGNATURE_BYTES:
-            raise BadFrame(f"the signature of a joiner has {_SIGNATURE_BYTES} bytes")
+        try:
+            curve_public_z85(self.node_id)
+        except ValueError as error:
+            raise UsageError(f"a joiner names the node id that it will have: {error}") from None
+        if self.node_id != self.node_id.lower():
+            raise UsageError("a joiner writes its node id in lower case")
+        if not 0 < len(self.name) <= TRUST_LABEL_CHARS_MAX or not self.name.isprintable():
+            raise UsageError(f"the name of a joiner is 1 to {TRUST_LABEL_CHARS_MAX} printable characters")
+        if len(self.signature) != _SIGNATURE_BYTES:
+            raise UsageError(f"the signature of a joiner has {_SIGNATURE_BYTES} bytes")
 
 
-@message(type_id="aspen.joined")
-class Joined:
-    """The answer: the joiner is trusted, and these are the nodes to trust and to be a member with."""
-
-    nodes: list[list[str]]
-    """Of each: node id, name, address. The node that answers comes first."""
-
-
-def sign_join(seed: bytes, name: str, address: str, joiner_public_z85: str) -> Join:
+def sign_join(seed: bytes, name: str, joiner_public_z85: str) -> Join:
     """What a joiner sends. `seed` are the 32 bytes of the key that it will have as a node."""
     key = SigningKey(seed)
     node_id = encode_node_id(bytes(key.verify_key))
-    return Join(node_id, name, address, key.sign(_signed(node_id, name, address, joiner_public_z85)).signature)
+    return Join(node_id, name, key.sign(_signed(node_id, name, joiner_public_z85)).signature)
 
 
-def _signed(node_id: str, name: str, address: str, joiner_public_z85: str) -> bytes:
-    return _DOMAIN + encode([node_id, name, address, z85_decode(joiner_public_z85)])
+def _signed(node_id: str, name: str, joiner_public_z85: str) -> bytes:
+    return _DOMAIN + encode([node_id, name, z85_decode(joiner_public_z85)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +109,12 @@ class JoinBook:
         ticket = self._tickets[joiner_public_z85] = GivenOut(joiner_public_z85, expires_ns, by)
         return ticket
 
-    def authorize(self, curve_key_z85: str, now_ns: int) -> Role | None:
-        """The role of a key by its ticket, `joiner`; None: there is none. For handshakes, beside the trust file."""
+    def authorize(self, curve_key_z85: str, now_ns: int) -> TrustEntry | None:
+        """Whom a one-time key belongs to: a joiner without a node id. None: there is no such ticket, or not any more.
+        To be asked beside the trust file, at handshakes and for each request."""
         self._drop_expired(now_ns)
-        return Role.JOINER if curve_key_z85 in self._tickets else None
+        ticket = self._tickets.get(curve_key_z85)
+        return None if ticket is None else TrustEntry(JOINER_ID, Role.JOINER, f"a ticket given to {ticket.by}")
 
     def consume(self, curve_key_z85: str, join: Join, now_ns: int) -> TrustEntry:
         """Strikes the ticket out, and says whom to trust as what.
@@ -126,21 +123,19 @@ class JoinBook:
         ticket good, so that a mistake can be mended.
 
         Raises:
-            AccessDenied: there is no such ticket, it was used or has expired, or the joiner has not the key that it names.
+            AccessDenied: there is no such ticket, it was used or has expired; or the joiner has not the key it names.
         """
         self._drop_expired(now_ns)
         if curve_key_z85 not in self._tickets:
             raise AccessDenied("this ticket was used, or has expired; ask for another")
         try:
-            curve_public_z85(join.node_id)
-            verify_key = VerifyKey(decode_node_id(join.node_id))
-            verify_key.verify(_signed(join.node_id, join.name, join.address, curve_key_z85), join.signature)
+            VerifyKey(decode_node_id(join.node_id)).verify(
+                _signed(join.node_id, join.name, curve_key_z85), join.signature
+            )
         except BadSignatureError:
             raise AccessDenied(f"the joiner has not shown that it holds the key of {join.node_id}") from None
-        except ValueError as error:
-            raise AccessDenied(f"the joiner names a node id that is none: {error}") from None
         del self._tickets[curve_key_z85]
-        return TrustEntry(join.node_id.lower(), Role.NODE, join.name[:TRUST_LABEL_CHARS_MAX])
+        return TrustEntry(join.node_id, Role.NODE, join.name)
 
     def revoke(self, joiner_public_z85: str) -> bool:
         """Takes a ticket back; False when it was none any more."""

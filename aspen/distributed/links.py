@@ -67,10 +67,12 @@ class Pin:
 class _Entry:
     """A link and what belongs to it here."""
 
-    __slots__ = ("downs", "failures", "is_running", "link", "timer", "timer_ns")
+    __slots__ = ("dialled", "downs", "failures", "is_running", "link", "timer", "timer_ns")
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.dialled = ""
+        """The address to which our connection goes, if there is one."""
         self.downs = 0
         """How many ends of sessions its user was told of."""
         self.failures = 0
@@ -205,6 +207,7 @@ class Links:
             # At most once a connection: nothing more is heard from this one.
             log.warning("%s broke the protocol of links; connection %d is not listened to any more", peer, connection)
         self._run(entry)
+        self._follow(entry)
         self._touch(entry)
 
     def on_peer_up(self, peer: str) -> None:
@@ -256,6 +259,17 @@ class Links:
             if entry is None:
                 raise Overloaded(f"{LINKS_MAX} links are in use; close some")
         return entry
+
+    def _follow(self, entry: _Entry) -> None:
+        """Connects to where the peer is now: one that was restarted may be bound elsewhere, and our connection would
+        try the old place for ever."""
+        address = entry.link.address
+        if entry.dialled and address and address != entry.dialled:
+            peer = entry.link.peer
+            self._transport.disconnect(peer)
+            entry.link.on_disconnected(self._now_ns())
+            entry.dialled = address
+            self._transport.connect(peer, address)
 
     def _new_half(self) -> int:
         return self._halves.getrandbits(63) + 1
@@ -338,8 +352,10 @@ class Links:
             case Dial():
                 address = entry.link.address or self._resolve(peer)
                 if address is not None:
+                    entry.dialled = address
                     self._transport.connect(peer, address)
             case Hangup():
+                entry.dialled = ""
                 self._transport.disconnect(peer)
 
     def _tell(self, tell: Callable[..., Any], *args: Any) -> None:

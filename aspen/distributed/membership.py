@@ -1,4 +1,4 @@
-"""`Membership`: who is there. Every node probes a few, everyone hears of it. Sans-IO: messages and times in, effects out.
+"""`Membership`: who is there. Each node probes a few, all hear of it. Sans-IO: messages, times in, effects out.
 
     membership = Membership(me, random.rng("membership"), now_ns, seeds=[...])
     effects = membership.begin(now_ns)
@@ -21,14 +21,13 @@ is sent may get lost, come late and twice. A bound on how soon all agree is `Tim
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from aspen.distributed.comparing import answer_to, digest_of, pages_of
 from aspen.distributed.connections import Connections
 from aspen.distributed.members import (
-    DIGEST_BYTES,
     UP,
     Ack,
     Body,
@@ -57,7 +56,6 @@ from aspen.limits import (
     MEMBER_RECONNECT_NODES,
     MEMBER_RING_SUCCESSORS,
     MEMBER_SEEDS_MAX,
-    MEMBER_SYNC_RECORDS_MAX,
     MEMBERS_MAX,
 )
 from aspen.traits import RandomStream
@@ -76,13 +74,15 @@ class Seed:
 class _Member:
     """What is known of another node."""
 
-    __slots__ = ("down_ns", "probe_ns", "record", "spell", "suspect_until_ns")
+    __slots__ = ("down_ns", "probe_ns", "record", "spell", "suspect_until_ns", "told_ns")
 
     def __init__(self, record: MemberRecord) -> None:
         self.record = record
         self.spell = record.counter
         self.suspect_until_ns = 0
         self.down_ns = 0
+        self.told_ns = -(1 << 62)
+        """When it was last told that it is thought of wrongly."""
         self.probe_ns = 0
         """When to probe it next, while it is a successor."""
 
@@ -219,8 +219,8 @@ class Membership:
             self._merge(record)
         if not self.ended:
             self._answer(peer, said.body)
-        if not self.ended and not isinstance(said.body, Ping) and self._wrongly_thought(peer) is not None:
-            self._say(peer, None)
+        if not self.ended and not isinstance(said.body, Ping):
+            self._have_refuted(peer)
         return self._take()
 
     def tick(self, now_ns: int) -> list[Effect]:
@@ -253,6 +253,14 @@ class Membership:
         member = self._members.get(peer)
         if member is not None and member.is_up and not self.ended:
             self._say_all(self._probing.start(peer, member.record.incarnation, now_ns))
+        return self._take()
+
+    def in_sight(self, peer: str, now_ns: int) -> list[Effect]:
+        """The transport is connected with a peer: one that is not a member here is asked at once, rather than when its
+        turn comes. What was said to it before there was a connection is lost."""
+        self._advance(now_ns)
+        if self._is_missing(peer) and self._leaving_until_ns is None and not self.ended:
+            self._say(peer, Digest(self._hash()))
         return self._take()
 
     def leave(self, now_ns: int) -> list[Effect]:
@@ -289,6 +297,7 @@ class Membership:
     def unpin(self, node_id: str) -> None:
         """Takes one pin back."""
         self._connections.unpin(node_id)
+        self._ring_changed = True
 
     # -- what others say -----------------------------------------------------------------------------------
 
@@ -305,9 +314,10 @@ class Membership:
                     self._say_all(self._probing.relay(peer, body, self._now_ns))
             case Digest(digest):
                 if digest != self._hash():
-                    self._send_pages(peer, self._table(), "", "", ask=True)
-            case Page(low, high, records, ask):
-                self._read_page(peer, low, high, records, ask)
+                    for page in pages_of(self._table(), ask=True):
+                        self._say(peer, page)
+            case Page():
+                self._read_page(peer, body)
             case None:
                 pass
 
@@ -528,40 +538,16 @@ class Membership:
         return sorted([*records, self.me], key=lambda record: record.node_id)
 
     def _hash(self) -> bytes:
-        """Of those that are up. The lost ones are not in it, since nodes forget them at times of their own; where one
-        has a node up and another has it down, they differ all the same."""
         if self._digest is None:
-            state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-            for record in self._table():
-                if record.status in UP:
-                    state.update(f"{record.node_id}\0{record.incarnation}\0{record.counter}\n".encode())
-            self._digest = state.digest()
+            self._digest = digest_of(self._table())
         return self._digest
 
-    def _send_pages(self, peer: str, records: Sequence[MemberRecord], low: str, high: str, *, ask: bool) -> None:
-        """Sends records of the range `(low, high]`, in order of node ids, in as many pages as they need."""
-        for start in range(0, max(1, len(records)), MEMBER_SYNC_RECORDS_MAX):
-            page = records[start : start + MEMBER_SYNC_RECORDS_MAX]
-            last = start + MEMBER_SYNC_RECORDS_MAX >= len(records)
-            end = high if last else page[-1].node_id
-            self._say(peer, Page(low, end, page, ask))
-            low = end
-
-    def _read_page(self, peer: str, low: str, high: str, theirs: Sequence[MemberRecord], ask: bool) -> None:
-        ranks = {record.node_id: record.rank for record in theirs}
-        for record in theirs:
+    def _read_page(self, peer: str, page: Page) -> None:
+        for record in page.records:
             self._merge(record)
-        if not ask or self.ended:
-            return
-        mine = [
-            record
-            for record in self._table()
-            if low < record.node_id
-            and (not high or record.node_id <= high)
-            and record.rank > ranks.get(record.node_id, ())
-        ]
-        if mine:
-            self._send_pages(peer, mine, low, high, ask=False)
+        if page.ask and not self.ended:
+            for answer in answer_to(page, self._table()):
+                self._say(peer, answer)
 
     # -- saying -------------------------------------------------------------------------------------------------
 
@@ -571,6 +557,15 @@ class Membership:
         if member is None or member.record.status not in (Status.SUSPECT, Status.DOWN):
             return None
         return member.record
+
+    def _have_refuted(self, peer: str) -> None:
+        """Tells a peer that speaks what is thought of it, so that it refutes. Not again at once: should it not
+        refute, and think the same of this node, the two would answer each other without end."""
+        member = self._members.get(peer)
+        if member is not None and self._wrongly_thought(peer) is not None:
+            if self._now_ns - member.told_ns >= self.timing.gossip_every_ns:
+                member.told_ns = self._now_ns
+                self._say(peer, None)
 
     def _say(self, peer: str, body: Body) -> None:
         address = self.address_of(peer)

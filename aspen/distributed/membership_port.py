@@ -71,6 +71,10 @@ class MembershipPort:
             raise BadFrame(f"membership was sent a {type(said).__name__}")
         self._perform(self.membership.receive(peer, said, self._mono_ns()))
 
+    def on_peer_up(self, peer: str) -> None:
+        """A connection to a peer stands."""
+        self._perform(self.membership.in_sight(peer, self._mono_ns()))
+
     def on_peer_down(self, peer: str) -> None:
         """The connection to a peer is lost."""
         self._perform(self.membership.lost_sight(peer, self._mono_ns()))

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from aspen.actor import Process, System, make_ref, process_of, system_of_loop
 from aspen.actor.behaviour import INFO
+from aspen.actor.remote import RemoteProcess
 from aspen.actor.sending import send_slow
 from aspen.distributed.groups import Entry, GroupChange, GroupEffect, Groups, Tell
 from aspen.errors import Overloaded, UsageError
@@ -105,8 +106,6 @@ class PgTable:
         self.system = system
         self.on_news: Callable[[], object] = lambda: None
         """Called when actors of this node have joined or left."""
-        self.resolve: Callable[[Entry], object] = lambda entry: entry.pid
-        """Makes a reference to an actor of another node."""
         self._processes: dict[int, tuple[Process, dict[str, None]]] = {}
         """The actors of this node that are or were in groups, and these groups, by serial number."""
         self._monitors: dict[int, tuple[str, Process]] = {}
@@ -187,7 +186,8 @@ class PgTable:
             there = self._processes.get(entry.pid.serial)
             if there is not None:
                 return make_ref(there[0])
-        return self.resolve(entry)
+        far = self.system.far
+        return entry.pid if far is None else make_ref(far.resolve(entry.pid, entry.kind, None))
 
     def _ended(self, process: Process) -> None:
         effects = self.groups.leave_all(process.pid, self._processes[process.serial][1])
@@ -220,6 +220,6 @@ def _own(operation: str, ref: object) -> Process:
     process = caller if ref is None else process_of(ref)
     if process is None:
         raise UsageError(f"pg.{operation}() acts for the calling actor, and no actor is calling; name one")
-    if process.system is not system:
+    if process.system is not system or isinstance(process, RemoteProcess):
         raise UsageError(f"{process.pid} is an actor of another node; only its own node puts it into groups")
     return process

@@ -1,7 +1,9 @@
-"""Which role may do what to a node from outside: one table over everything that a node takes from the network.
+"""Which role may do what to a node from outside: tables of what nodes take from each other.
 
-Deny by default: what is not in the table is refused, whoever asks. A test compares the table with every message of this
-package and every operation of the control port, so that a new one without a row fails.
+What clients ask of the control port, joining included, has its roles in `aspen.shell.protocol.OPERATIONS`.
+
+Deny by default: what is not in the tables is refused, whoever asks. A test compares them with every message of this
+package, every signal between actors and every operation of the control port, so that a new one without a row fails.
 
 Checked where a message enters. What came through another node is checked for its origin, whose signature the
 envelope bears, and not for the relay.
@@ -26,8 +28,6 @@ REMOTE: Final[dict[str, frozenset[Role]]] = {
     "aspen.pg.table": NODES,
     # what is relayed: the origin is checked again, for the operation within
     "aspen.envelope": NODES,
-    # taking in a new node
-    "aspen.join": frozenset({Role.JOINER}),
 }
 """Who may send a message of that type to a node."""
 
@@ -40,10 +40,27 @@ PARTS: Final = frozenset(
         "aspen.member.digest",
         "aspen.member.page",
         "aspen.pg.change",
-        "aspen.joined",
     }
 )
 """Types that stand within those above, or in answers: alone they are no request, and nobody may send them as one."""
+
+
+SIGNALS: Final[dict[str, frozenset[Role]]] = {
+    "CAST": NODES,
+    "CALL": NODES,
+    "ANSWER": NODES,
+    "FAIL": NODES,
+    "STOP": NODES,
+    "EXIT": NODES,
+    "LINK": NODES,
+    "UNLINK": NODES,
+    "MONITOR": NODES,
+    "DEMONITOR": NODES,
+    "DOWN": NODES,
+    "START": NODES,
+}
+"""Who may send what `aspen.distributed.remote` takes, by the name it has there. All of it is a peer's: START runs any
+code that is installed."""
 
 
 def may(role: Role, type_id: str) -> bool:

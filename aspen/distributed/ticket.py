@@ -148,7 +148,7 @@ def read_ticket(line: str) -> Ticket:
     version = head[len(PREFIX) :]
     if version != str(VERSION):
         raise TicketError(
-            f"this ticket is of version {version!r:.20}, and this Aspen reads {VERSION}; use the same release on both sides"
+            f"this ticket is of version {version!r:.20}, and this Aspen reads {VERSION}; use the same release on both"
         )
     body = _read_base32(text)
     try:

@@ -1,4 +1,4 @@
-"""Text files, read whole and bounded."""
+"""Text files, read whole and bounded, and folders to write to."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def read_text(path: Path, size_bytes_max: int = CONFIG_BYTES_MAX) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text; is it the right file?") from None
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those it is in; harmless when it is there.
+
+    Raises:
+        ConfigError: it cannot be made; says why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"folder {path} cannot be made: {error.strerror}; choose another") from None

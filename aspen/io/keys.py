@@ -65,6 +65,11 @@ class Identity:
         return cls(node_id, curve_public_z85(node_id), curve_secret, seed)
 
 
+def new_secret() -> bytes:
+    """32 random bytes that nobody can guess: a seed, or a secret CURVE key."""
+    return randombytes(crypto_sign_SEEDBYTES)
+
+
 def config_dir(environ: Mapping[str, str] | None = None) -> Path:
     """`$ASPEN_CONFIG_DIR`, or `$XDG_CONFIG_HOME/aspen`, or `~/.config/aspen`. It need not exist.
 
@@ -93,7 +98,7 @@ def load_or_create_identity(directory: Path, name: str) -> Identity:
         raise ConfigError(f"a node cannot be named {name!r}: {path} is the key of a person; choose another --name")
     _prepare_directory(directory)
     if not path.exists():
-        _write_key(path, randombytes(crypto_sign_SEEDBYTES))
+        _write_key(path, new_secret())
     return load_identity(directory, name)
 
 

@@ -19,6 +19,8 @@ import aspen
 from aspen import limits
 from aspen.actor import Process, System, make_ref
 from aspen.distributed import Joining, distribution_of
+from aspen.distributed.joining import Join, JoinBook
+from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
 from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
@@ -68,10 +70,13 @@ class Node:
         joining: Joining | None = None,
         curve_secret_z85: Secret = NO_SECRET,
         authorize: Callable[[str], TrustEntry | None] = lambda key: None,
+        trust: Callable[[TrustEntry], object] | None = None,
+        new_secret: Callable[[], bytes] | None = None,
         set_log_level: Callable[[str], None] = lambda level: None,
     ) -> None:
         """`curve_secret_z85` and `authorize` are for the control port, which opens when both the configuration has
-        an address and the ports have a transport."""
+        an address and the ports have a transport. `trust` writes an entry into the trust file, and `new_secret` gives
+        32 random bytes that nobody can guess: with both the node takes new ones in by tickets."""
         names = [planned.app.name for planned in plan]
         self.node_config = config.named(names[0] if names else "aspen")
         self.name = self.node_config.name
@@ -81,7 +86,10 @@ class Node:
         """How it takes part in a cluster, if it does."""
         self.plan = tuple(plan)
         self.curve_secret_z85 = curve_secret_z85
-        self.authorize = authorize
+        self._trusted = authorize
+        self._trust = trust
+        self._new_secret = new_secret
+        self._joins = JoinBook()
         self.on_bound: list[Callable[[str], object]] = []
         """Called with the address of the control port when it is bound."""
         self.system = System(
@@ -237,6 +245,26 @@ class Node:
             listener(address)
 
     # -- what the shell asks -----------------------------------------------------------------------------
+
+    def authorize(self, curve_key_z85: str) -> TrustEntry | None:
+        """Whom a key belongs to: by the trust file, or by a ticket that was given out."""
+        return self._trusted(curve_key_z85) or self._joins.authorize(curve_key_z85, self.system.ports.clock.wall_ns())
+
+    def give_out_ticket(self, seconds: float, by: str, address: str = "") -> Ticket:
+        """A new ticket to join this node: see `NodeControl`."""
+        if self._trust is None or self._new_secret is None or not self.node_id:
+            raise UsageError(f"the node {self.name} takes nobody in: it has no trust file that it may write")
+        now_ns = self.system.ports.clock.wall_ns()
+        here = TicketNode(self.node_id, self.name, address or self.address)
+        ticket = make_ticket([here], (now_ns + round(seconds * 1e9)) // 1_000_000_000 + 1, self._new_secret())
+        self._joins.give_out(ticket.joiner_public_z85(), ticket.expires_s * 1_000_000_000, by, now_ns)
+        return ticket
+
+    def take_in(self, joiner_key_z85: str, join: Join) -> None:
+        """Trusts a new node: see `NodeControl`."""
+        if self._trust is None:
+            raise UsageError(f"the node {self.name} takes nobody in: it has no trust file that it may write")
+        self._trust(self._joins.consume(joiner_key_z85, join, self.system.ports.clock.wall_ns()))
 
     def request_stop(self, code: int = EXIT_OK) -> None:
         """Has the node stop in order and exit with this code. The first request counts."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from aspen.actor import System
+from aspen.distributed.joining import Join
+from aspen.distributed.ticket import Ticket
 from aspen.trust import TrustEntry
 
 
@@ -30,8 +32,26 @@ class NodeControl(Protocol):
         """Whom a key belongs to, and what it may do now; None: nothing. Asked for each frame, so it is cheap."""
         ...
 
+    def give_out_ticket(self, seconds: float, by: str, address: str) -> Ticket:
+        """A new ticket to join this node, asked for by the key `by`; `address` is where the joiner reaches the node, if
+        not where its port is bound.
+
+        Raises:
+            UsageError: the address is none.
+            Overloaded: too many tickets are out.
+        """
+        ...
+
+    def take_in(self, joiner_key_z85: str, join: Join) -> None:
+        """Trusts a new node from now on, and uses up the ticket of that one-time key.
+
+        Raises:
+            AccessDenied: the ticket is used or has expired, or the joiner does not hold the key that it names.
+        """
+        ...
+
     def info(self) -> dict[str, Any]:
-        """`name`, `pid` of the OS process, `boot`, `aspen` and `python` versions, `uptime_s`, `applications`
+        """`name`, `node_id`, `pid` of the OS process, `boot`, `aspen` and `python` versions, `uptime_s`, `applications`
         (names), `actors` (their number). Encodable."""
         ...
 

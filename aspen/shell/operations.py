@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aspen.actor import Process, System, abbreviate, process_of
+from aspen.distributed.joining import Join
+from aspen.distributed.ticket import write_ticket
 from aspen.errors import CallTimeout, UsageError
 from aspen.limits import (
     AUDIT_TEXT_CHARS_MAX,
@@ -25,6 +27,8 @@ from aspen.limits import (
     CONTROL_TREE_BYTES_MAX,
     CONTROL_TREE_NODES_MAX,
     SHELL_ROWS_MAX,
+    TICKET_LIFE_S,
+    TICKET_LIFE_S_MAX,
 )
 from aspen.otp import sys
 from aspen.otp.sys import doing, queue_length, status_now, waits_for
@@ -338,6 +342,21 @@ def stop_now(control: NodeControl, confirm: object) -> None:
     scheduler.timer_at(scheduler.mono_ns() + int(CONTROL_STOP_DELAY_S * 1e9), control.request_stop)
 
 
+async def _ticket(job: Job) -> dict[str, Any]:
+    seconds = job.arg("seconds", TICKET_LIFE_S)
+    if not 1 <= seconds <= TICKET_LIFE_S_MAX:
+        raise UsageError(f"ticket: seconds={seconds}; a ticket is good for 1 to {TICKET_LIFE_S_MAX:.0f} seconds")
+    ticket = job.control.give_out_ticket(float(seconds), job.entry.node_id, job.arg("address", ""))
+    return {"ticket": write_ticket(ticket), "expires_s": ticket.expires_s}
+
+
+async def _join(job: Job) -> dict[str, Any]:
+    join = Join(job.arg("node_id"), job.arg("name"), job.arg("signature"))
+    job.control.take_in(job.line.key, join)
+    info = job.control.info()
+    return {"node_id": info["node_id"], "name": info["name"]}
+
+
 Perform = Callable[[Job], Awaitable[Any]]
 
 PERFORM: Final[dict[str, Perform]] = {
@@ -356,5 +375,7 @@ PERFORM: Final[dict[str, Perform]] = {
     "eval": _eval,
     "complete": _complete,
     "stop": _stop,
+    "ticket": _ticket,
+    "join": _join,
 }
 """By name of the operation; one for each of `protocol.OPERATIONS`."""

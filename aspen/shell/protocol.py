@@ -82,7 +82,7 @@ class Operation:
 
     name: str
     role: Role
-    """The least role; `admin` may do all that `operator` may."""
+    """The least role; `admin` may do all that `operator` may, and only a `joiner` may join."""
     args: Mapping[str, type | tuple[type, ...]]
     """Its arguments and their types."""
     optional: frozenset[str] = field(default=frozenset())
@@ -134,12 +134,20 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _op("complete", Role.ADMIN, {"text": str, "cursor": int}, changes=False),
         # stops the node; `confirm` is its name
         _op("stop", Role.ADMIN, {"confirm": str}),
+        # gives out a ticket to join -> {"ticket": the line, "expires_s": wall-clock seconds}; `address` is where the
+        # joiner reaches the node, if not where its port is bound
+        _op("ticket", Role.ADMIN, {"seconds": _NUMBER, "address": str}, "seconds address"),
+        # takes in the node of that id, whose key signed: see aspen.distributed.joining. Uses up the ticket whose
+        # key is the client's -> {"node_id": str, "name": str} of this node
+        _op("join", Role.JOINER, {"node_id": str, "name": str, "signature": bytes}),
     )
 }
 
 
 def allows(role: Role, operation: Operation) -> bool:
     """Whether a key of this role may ask for it. A peer node may do what an admin may: see `Role`."""
+    if Role.JOINER in (role, operation.role):
+        return role is operation.role
     if role in (Role.ADMIN, Role.NODE):
         return True
     return role is Role.OPERATOR and operation.role is Role.OPERATOR

@@ -20,6 +20,13 @@ What runs in it:
     node      a machine, across the incarnations of the node on it
     cluster   several machines, under one seed
 
+What tests use:
+
+    program     `test`, and one run of one plan
+    simulation  what a test is given
+    applying    the plan's faults, done to the cluster
+    recording   the event record, of what kernels and the world tell
+
 Two runs with the same seed do the same things in the same order, and a test of an hour takes as long as its events.
 """
 
@@ -34,12 +41,18 @@ from aspen.sim.loop import Deadlock, VirtualLoop
 from aspen.sim.network import SimNetwork
 from aspen.sim.node import NodeDown, SimNode
 from aspen.sim.perturb import perturb
+from aspen.sim.plans import Phases, Plan, Workload
+from aspen.sim.program import RunResult, SimTest, run_plan, test
+from aspen.sim.simulation import Answer, Asked, CheckFailed, Simulation
 from aspen.sim.trace import Divergence, Trace, TraceData, diff
 from aspen.sim.tripwire import Tripwires
 from aspen.sim.world import World
 
 __all__ = [
+    "Answer",
+    "Asked",
     "Buggify",
+    "CheckFailed",
     "Cluster",
     "Deadlock",
     "DiskFaults",
@@ -50,17 +63,25 @@ __all__ = [
     "NetworkTiming",
     "NodeClock",
     "NodeDown",
+    "Phases",
+    "Plan",
+    "RunResult",
     "SimDisk",
     "SimNetwork",
     "SimNode",
+    "SimTest",
+    "Simulation",
     "Trace",
     "TraceData",
     "Tripwires",
     "VirtualClock",
     "VirtualLoop",
     "VirtualRandom",
+    "Workload",
     "World",
     "diff",
     "lint",
     "perturb",
+    "run_plan",
+    "test",
 ]

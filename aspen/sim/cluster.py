@@ -58,6 +58,10 @@ class Tap(Protocol):
         """Called with each event that `Cluster.note` adds to the trace."""
         ...
 
+    def of_disk(self, node: str, kind: str, path: str) -> None:
+        """Called with each sync, commit and fault of a disk."""
+        ...
+
     def of_actor(self, process: Process, event: str, name: str, payload: object) -> None:
         """Called with each event of a kernel: see `aspen.actor.system.Observer`."""
         ...
@@ -124,6 +128,8 @@ class Cluster:
 
     def _note_disk(self, node: str, kind: str, path: str, detail: object) -> None:
         self.trace.add(self.clock.now_ns, node, 0, kind, path, detail)
+        if self.tap is not None:
+            self.tap.of_disk(node, kind, path)
 
     def observer_of(self, node: SimNode) -> Callable[[Process, str, str, object], None]:
         """What the kernel of a node tells."""

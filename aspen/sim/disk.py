@@ -44,13 +44,20 @@ class DiskFaults:
     """Offloaded work on this disk takes up to so much longer."""
     map_full: float = 0.0
     """How often a put finds the map full."""
+    latency_ns_min: int = 0
+    latency_ns_max: int = 0
+    """How much longer offloaded work on this disk takes in any case."""
+    slow: float = 0.0
+    """How often that is a hundred times as long."""
 
     def __post_init__(self) -> None:
-        for name in ("lost_sync", "sync_error", "write_error", "read_error", "map_full"):
+        for name in ("lost_sync", "sync_error", "write_error", "read_error", "map_full", "slow"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"{name}={getattr(self, name)!r}: a probability is from 0 to 1")
         if self.stall_ns_max < 0:
             raise UsageError("stall_ns_max must not be negative")
+        if not 0 <= self.latency_ns_min <= self.latency_ns_max:
+            raise UsageError(f"latencies from {self.latency_ns_min} to {self.latency_ns_max} ns: use 0 <= min <= max")
 
 
 _UNSYNCED, _CERTAIN, _DOUBTFUL = range(3)
@@ -307,6 +314,11 @@ class SimDisk:
         self.node = node
         self.faults = DiskFaults()
         self.observe: DiskObserver = lambda kind, path, detail: None
+        self.map_bytes_max: int | None = None
+        """Stores get no larger maps than this, whatever they ask for."""
+        self.throw: Callable[[str], bool] | None = None
+        """Decides instead of the odds in `faults` whether a `lost_sync`, `sync_error`, `write_error` or `read_error`
+        happens, when those odds are not 0."""
         self._random = random
         self._directories: dict[str, _Directory] = {}
         self._stores: dict[str, StoreImage] = {}
@@ -351,7 +363,7 @@ class SimDisk:
     def before_write(self, path: str) -> None:
         """Counts a write, springs the trap, and fails if the device does."""
         self._count()
-        if self.faults.write_error and self._fail() < self.faults.write_error:
+        if self._fails("write_error", self.faults.write_error):
             self.observe("write_error", path, None)
             raise StorageFailed(f"{self.node}:{path}: the device failed to write (EIO)")
 
@@ -359,20 +371,25 @@ class SimDisk:
         """Counts a sync; whether it really syncs. Raises StorageFailed when the device does."""
         self._count()
         faults = self.faults
-        if faults.sync_error and self._fail() < faults.sync_error:
+        if self._fails("sync_error", faults.sync_error):
             self.observe("sync_error", path, None)
             if on_error is not None:
                 on_error()
             raise StorageFailed(f"{self.node}:{path}: the device failed to sync (EIO)")
-        if faults.lost_sync and self._fail() < faults.lost_sync:
+        if self._fails("lost_sync", faults.lost_sync):
             self.observe("lost_sync", path, None)
             return False
         self.observe("sync", path, None)
         return True
 
+    def _fails(self, what: str, odds: float) -> bool:
+        if not odds:
+            return False
+        return self._fail() < odds if self.throw is None else self.throw(what)
+
     def fail_read(self, path: str) -> None:
         """Fails if the device does."""
-        if self.faults.read_error and self._fail() < self.faults.read_error:
+        if self._fails("read_error", self.faults.read_error):
             self.observe("read_error", path, None)
             raise StorageFailed(f"{self.node}:{path}: the device failed to read (EIO)")
 
@@ -382,7 +399,12 @@ class SimDisk:
 
     def stall_ns(self) -> int:
         """How much longer offloaded work takes now."""
-        return int(self._fail() * self.faults.stall_ns_max) if self.faults.stall_ns_max else 0
+        faults, draw = self.faults, self._fail
+        total = int(draw() * faults.stall_ns_max) if faults.stall_ns_max else 0
+        if faults.latency_ns_max:
+            latency = faults.latency_ns_min + int(draw() * (faults.latency_ns_max - faults.latency_ns_min))
+            total += latency * 100 if faults.slow and draw() < faults.slow else latency
+        return total
 
     def rot(self, path: str | None = None) -> str | None:
         """Flips one bit of what was synced, in the file or store named, or in one drawn. Returns where, or None when
@@ -456,4 +478,7 @@ class DiskPort:
     def storage(self, name: str, tables: Sequence[str], *, map_bytes: int) -> SimStorage:
         """The store of that name with these tables."""
         image = self._disk.store(name) if self._handles.counts("opened a store") else StoreImage(name)
-        return SimStorage(self._disk, self._handles, image, tables, map_bytes)
+        bound = self._disk.map_bytes_max
+        return SimStorage(
+            self._disk, self._handles, image, tables, map_bytes if bound is None else min(bound, map_bytes)
+        )

@@ -175,10 +175,13 @@ class Link:
         quality = self.quality
         now = self.network.engine.clock.now_ns
         if quality is not GOOD:
-            if quality.loss and draw() < quality.loss:
+            throw = self.network.throw
+            if quality.loss and (throw(self.src.node, self.dst, "loss") if throw else draw() < quality.loss):
                 self.network.observe("lost", self.src.node, (self.dst, lane.number, frame))
                 return
-            if quality.duplicate and draw() < quality.duplicate:
+            if quality.duplicate and (
+                throw(self.src.node, self.dst, "duplicate") if throw else draw() < quality.duplicate
+            ):
                 self._put_at(lane, now + self._delay(draw) + self._delay(draw), frame)
             if quality.bytes_per_s:
                 start = max(now, lane.free_ns)
@@ -239,6 +242,22 @@ class Link:
                 lane.wire = shifted
                 lane.last_ns = max(lane.last_ns, late)
                 self._arm(lane, shifted[0][0])
+
+    def hasten(self) -> None:
+        """The way is quick again: what is on it comes as soon as a frame sent now would, in order."""
+        soonest = late = self.network.engine.clock.now_ns + self._delay(self.draw)
+        for lane in self.lanes:
+            if lane is not None and lane.wire and lane.last_ns > soonest:
+                hastened = deque[tuple[int, int, bytes]]()
+                for arrival, connection, frame in lane.wire:
+                    late = max(late if hastened else 0, min(arrival, soonest))
+                    hastened.append((late, connection, frame))
+                lane.wire = hastened
+                lane.last_ns = late
+                if lane.timer is not None:
+                    lane.timer.cancel()
+                    lane.timer = None
+                    self._arm(lane, hastened[0][0])
 
     # -- breaking -----------------------------------------------------------------------------------------
 

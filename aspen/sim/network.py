@@ -122,6 +122,8 @@ class SimNetwork:
         self.stalled: set[str] = set()
         """Nodes that are paused: they answer no handshake."""
         self.observe: Observer = lambda kind, node, detail: None
+        self.throw: Callable[[str, str, str], bool] | None = None
+        """Decides instead of the quality's odds whether a frame meets `loss` or `duplicate`, when those are not 0."""
         self._connection = 0
         self._default = GOOD
         self._qualities: dict[tuple[str, str], LinkQuality] = {}
@@ -271,6 +273,13 @@ class SimNetwork:
             self._cuts[src, dst] = 1
             self.unblock(src, dst)
         self.reset_quality()
+
+    def hasten(self, src: str, dst: str) -> None:
+        """A delay on the path is over: what is in flight comes as soon as a frame sent now would."""
+        peers = self.endpoints.get(src)
+        link = peers.links.get(dst) if peers is not None else None
+        if link is not None:
+            link.hasten()
 
     def break_link(self, src: str, dst: str) -> None:
         """Breaks the connection of `src` to `dst` now, if it stands; it is made anew."""

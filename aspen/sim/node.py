@@ -190,6 +190,7 @@ class SimNode:
     def _tell_ready(self, error: Exception | None) -> None:
         ready, self._ready = self._ready, None
         if ready is not None:
+            ready.add_done_callback(lambda done: done.exception())  # nobody has to ask for it
             self.cluster.loop.push(lambda: _settle(ready, None, error))
 
     def _end_soon(self, reason: object) -> None:

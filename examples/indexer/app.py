@@ -6,17 +6,25 @@
   workers                one_for_one
     worker-1 ... N
   chaos                  only with --chaos
+
+Every node of a cluster runs it, and all their workers work on one index: that of the first node, the home. The others
+have the workers, and with --chaos a fuse, and nothing else. There is no second home: when the first node dies, it is
+started anew as any other, and begins at the beginning.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import os
 import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from aspen import Application, Child, ConfigError, Supervisor, UsageError, child
-from examples.indexer.chaos import STRIKES_MAX, Chaos
+from aspen.actor import system_of_loop
+from aspen.distributed.distribution import distribution_of
+from examples.indexer.chaos import STRIKES_MAX, Chaos, Fuse
 from examples.indexer.coordinator import FAILURES_MAX, WORKERS_MAX, Coordinator
 from examples.indexer.index import IndexStore
 from examples.indexer.names import CHAOS, COORDINATOR, INDEX, WORKERS
@@ -40,22 +48,22 @@ class Workers(Supervisor):
     strategy = "one_for_one"
     intensity = (STRIKES_MAX + 2 * FAILURES_MAX, 5.0)
 
-    def __init__(self, count: int, root: str) -> None:
+    def __init__(self, count: int) -> None:
         self._count = count
-        self._root = root
 
     def children(self) -> Iterable[Child[Any]]:
         """As many workers as asked for. They have nothing to save, so they need not be waited for long."""
         for number in range(1, self._count + 1):
-            yield child(Worker, self._root).opts(id=f"worker-{number}", shutdown=1.0)
+            yield child(Worker).opts(id=f"worker-{number}", shutdown=1.0)
 
 
 class IndexerSupervisor(Supervisor):
-    """The whole tree.
+    """The whole tree of the home.
 
     `rest_for_one`, for each child relies on those before it: without the index all work is to be done again, so a new
-    coordinator begins at the beginning; without the coordinator nobody knows what the workers have in hand, so new
-    ones report to a new one. The other way round nothing is lost, and nobody else is restarted.
+    coordinator begins at the beginning; without the coordinator nobody waits for what the workers have in hand, so new
+    ones begin with empty hands. The other way round nothing is lost, and nobody else is restarted. Workers of other
+    nodes end what they have in hand for nobody, and are found by the new coordinator.
     """
 
     strategy = "rest_for_one"
@@ -69,9 +77,25 @@ class IndexerSupervisor(Supervisor):
         """What is relied on comes first."""
         yield child(IndexStore).opts(id="index", name=INDEX)
         yield child(Coordinator, self._root).opts(id="coordinator", name=COORDINATOR)
-        yield child(Workers, self._workers, self._root).opts(id="workers", name=WORKERS)
+        yield child(Workers, self._workers).opts(id="workers", name=WORKERS)
         if self._chaos_s:
             yield child(Chaos, self._chaos_s).opts(id="chaos", name=CHAOS)
+
+
+class HelperSupervisor(Supervisor):
+    """The whole tree of any other node. `one_for_one`: the two know nothing of each other."""
+
+    strategy = "one_for_one"
+
+    def __init__(self, workers: int, *, fuse: bool) -> None:
+        self._workers = workers
+        self._fuse = fuse
+
+    def children(self) -> Iterable[Child[Any]]:
+        """The workers, and what ends them all."""
+        yield child(Workers, self._workers).opts(id="workers", name=WORKERS)
+        if self._fuse:
+            yield child(Fuse).opts(id="fuse")
 
 
 class Indexer(Application):
@@ -80,8 +104,10 @@ class Indexer(Application):
     name = "indexer"
     env: ClassVar[Mapping[str, Any]] = {
         "path": "",  # The folder; the standard library's own sources when empty.
-        "workers": 4,
+        "workers": 4,  # On each node.
+        "home": "",  # The node with the index. When empty it is the first of a cluster, as `aspen up` names them.
         "chaos_s": 0.0,  # Seconds between two deaths on average; 0 for none.
+        "fuse": False,  # Whether the chaos actor of the home may kill this node.
         "verify": False,  # Compare with the sequential reference, as --chaos does.
         "query": "",  # Words to look for, instead of the prompt.
         "prompt": True,  # Ask for queries when on a terminal.
@@ -96,6 +122,8 @@ class Indexer(Application):
             raise ConfigError(f"indexer: chaos_s = {chaos_s!r}: use seconds from 0 (none) to 3600")
         if env["query"]:
             query_words(env["query"])
+        if not is_home(env):
+            return child(HelperSupervisor, workers, fuse=env["fuse"])
         return child(IndexerSupervisor, folder(env), workers, float(chaos_s))
 
     @classmethod
@@ -113,6 +141,9 @@ class Indexer(Application):
                 settings[option[2:]] = _number(value) if option == "--workers" else value
             elif word == "--chaos":
                 settings["chaos_s"] = CHAOS_EVERY_S
+                # Only a process that is started anew may be killed: the parent tells by this that it watches.
+                if _HEART in os.environ:
+                    settings["fuse"] = True
             elif word in ("--once", "--no-prompt"):
                 settings["prompt"] = False
             elif word.startswith("-"):
@@ -126,12 +157,30 @@ class Indexer(Application):
         return settings
 
     async def main(self, env: Mapping[str, Any]) -> int:
-        """Shows the progress and the account, then takes queries; 1 when the result is not the reference's."""
+        """Shows the progress and the account, then takes queries; 1 when the result is not the reference's. On a node
+        that only helps there is nothing to show."""
+        if not is_home(env):
+            print(f"Node {system_of_loop().name} helps to build the index of another; Ctrl-C ends it.")
+            await asyncio.get_running_loop().create_future()
         return await show(env, folder(env))
 
 
 _OPTIONS: Final = ("--query", "--chaos", "--workers", "--once", "--no-prompt")
 _USAGE: Final = "[PATH] [--query WORDS] [--chaos] [--workers N] [--once]"
+
+
+_HEART: Final = "ASPEN_HEART_FD"
+"""In the environment of a process that `aspen up` keeps alive."""
+
+
+def is_home(env: Mapping[str, Any]) -> bool:
+    """Whether the index is built on this node: any node that is in no cluster, and of a cluster the node that the
+    settings name, or the first, `NAME-1`. One without a number is a home too: workers serve whoever asks."""
+    system = system_of_loop()
+    if env["home"]:
+        return bool(env["home"] == system.name)
+    _, _, number = system.name.rpartition("-")
+    return distribution_of(system) is None or not number.isdigit() or int(number) == 1
 
 
 def folder(env: Mapping[str, Any]) -> str:

@@ -1,25 +1,45 @@
 """The coordinator: knows every file, who works on it, and whose work is to be done again.
 
-Each worker has at most one file. The coordinator monitors it, so that exactly one `Down` comes when it dies, however
-it dies; the file in its hands goes back to the queue. So each file reaches the index at least once.
+The workers, of this node and of others, are the members of a process group, which it watches: those that come are
+given work. Each has at most one file. The coordinator monitors it, so that exactly one `Down` comes when it dies,
+however it dies, or when its node is lost; the file in its hands goes back to the queue. So each file reaches the index
+at least once.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from aspen import NOPROC, Actor, Down, Overloaded, Ref, ReplyHandle, call, cast, defer, info, message, whereis
+from aspen import (
+    NOCONNECTION,
+    NOPROC,
+    Actor,
+    Down,
+    Overloaded,
+    Ref,
+    ReplyHandle,
+    call,
+    cast,
+    defer,
+    info,
+    message,
+    pid_of,
+    whereis,
+)
+from aspen.distributed import nodes, pg
 from aspen.types import is_benign
+from examples.indexer.crews import Crew, NodeWork
 from examples.indexer.index import IndexStore
-from examples.indexer.names import INDEX
+from examples.indexer.names import INDEX, WORKERS
 from examples.indexer.text import FILES_MAX, TOO_MANY, walk
-from examples.indexer.worker import Worker
+from examples.indexer.worker import Job, Worker
 
 WORKERS_MAX: Final = 16
+"""Of one node."""
 QUEUE_LOW: Final = 1_024
 """Fewer files waiting than that, and more are listed."""
 LISTED_AT_ONCE: Final = 4_096
@@ -28,7 +48,11 @@ FAILURES_SPARED: Final = 3
 """Nobody kills workers on purpose while a file has failed so often."""
 FAILURES_MAX: Final = FAILURES_SPARED + WORKERS_MAX + 2
 """A file on which workers crashed so often is skipped: the fault is the file's. Crashes that the chaos actor ordered
-before it learned of the third failure, at most one a worker and one more, cannot make that many."""
+before it learned of the third failure, at most one for each worker that it was offered and one more, cannot make that
+many."""
+LOOK_EVERY_S: Final = 5.0
+"""Seconds between two looks for workers that were lost from sight and are still there. By then a node that died is
+down, and its workers are out of the group."""
 WAITERS_MAX: Final = 64
 """Callers that may wait for the end at once."""
 
@@ -50,11 +74,13 @@ class Progress:
     workers: int
     """Alive now."""
     started: int
-    """Workers that ever reported."""
+    """Workers that ever came."""
     crashes: dict[str, int]
     """Workers that were `killed` and that `raised`; those that were asked to end are not among them."""
     taken_back: int
-    """Files that were in the hands of a worker when it died."""
+    """Files that were in the hands of a worker when it died, or its node was lost."""
+    nodes: list[NodeWork]
+    """All that ever took part, by name."""
     took_s: float
     """From the start until now, or until the end."""
     done: bool
@@ -75,11 +101,18 @@ class ListMore:
     """The coordinator's message to itself: list more files."""
 
 
+@message
+class Look:
+    """The coordinator's message to itself: look who is in the group."""
+
+
 @dataclass(slots=True)
 class Member:
     """A worker, as the coordinator knows it."""
 
     ref: Ref[Worker]
+    crew: Crew
+    boot: int
     file: str | None = None
 
 
@@ -92,6 +125,8 @@ class Coordinator(Actor):
         self._listing: Iterator[str] | None = walk(root)
         self._queue: deque[str] = deque()
         self._members: dict[int, Member] = {}
+        self._crews: dict[str, Crew] = {}
+        """By node id."""
         self._failures: Counter[str] = Counter()
         """By file, of those that are not settled."""
         self._skipped: Counter[str] = Counter()
@@ -104,7 +139,11 @@ class Coordinator(Actor):
 
     async def init(self) -> None:
         """Begins with an empty index: what an earlier coordinator had done is not known here."""
-        await self._index.clear()
+        # From now on this very index: one that comes after it begins empty, and with another coordinator.
+        self._index = await self._index.clear()
+        _, workers = pg.monitor(WORKERS)
+        self._employ(workers)
+        self.ctx.every(LOOK_EVERY_S, Look())
         self._next()
 
     # -- the list of files ---------------------------------------------------------------------------------
@@ -130,12 +169,31 @@ class Coordinator(Actor):
 
     # -- the workers -----------------------------------------------------------------------------------------
 
-    @cast
-    def ready(self, worker: Ref[Worker]) -> None:
-        """A worker has started and wants work."""
-        self._started += 1
-        member = self._members[self.ctx.monitor(worker)] = Member(worker)
-        self._give_work(member)
+    @info(pg.GroupChanged)
+    def _group_changed(self, message: pg.GroupChanged) -> None:
+        # Of those that leave a Down comes too, with the reason.
+        self._employ(message.joined)
+
+    @info(Look)
+    def _look(self, message: Look) -> None:
+        """A connection may have broken while both nodes stayed: the workers are in the group as before, and no longer
+        known here."""
+        known = {pid_of(member.ref) for member in self._members.values()}
+        self._employ([worker for worker in pg.members(WORKERS) if pid_of(worker) not in known])
+
+    def _employ(self, workers: Iterable[Ref[Worker]]) -> None:
+        """Takes in workers that are not known yet, and gives them work."""
+        for worker in workers:
+            pid = pid_of(worker)
+            crew = self._crews.get(pid.node)
+            if crew is None:
+                names = {node.node_id: node.name for node in nodes()}
+                crew = self._crews[pid.node] = Crew(names.get(pid.node, pid.node), pid.boot)
+            if pid.boot < crew.boot:
+                continue  # News of the past: its node has been started anew meanwhile.
+            self._started += crew.joined(pid.boot)
+            member = self._members[self.ctx.monitor(worker)] = Member(worker, crew, pid.boot)
+            self._give_work(member)
         self._next()
 
     @cast
@@ -147,6 +205,7 @@ class Coordinator(Actor):
             # and the index takes it once.
             return
         member.file = None
+        member.crew.files += 1
         self._settle(file, skipped)
         self._give_work(member)
         self._next()
@@ -156,8 +215,10 @@ class Coordinator(Actor):
         member = self._members.pop(message.monitor, None)
         if member is None:
             return
+        lost = message.reason == NOCONNECTION
+        member.crew.left(member.boot, lost=lost)
         # NOPROC: it was gone before it could be monitored, and the reason is not known.
-        if not is_benign(message.reason) and message.reason != NOPROC:
+        if not lost and not is_benign(message.reason) and message.reason != NOPROC:
             self._crashes["raised" if isinstance(message.reason, Exception) else "killed"] += 1
         if member.file is not None:
             self._taken_back += 1
@@ -186,7 +247,7 @@ class Coordinator(Actor):
     def _give_work(self, member: Member) -> None:
         if member.file is None and self._queue:
             member.file = self._queue.popleft()
-            member.ref.work(member.file)
+            member.ref.work(Job(self._root, member.file, self._index, self.ctx.ref))
 
     def _next(self) -> None:
         """After any change: list more files, or see that all is done."""
@@ -225,11 +286,12 @@ class Coordinator(Actor):
 
     @call
     def victims(self) -> list[Ref[Worker]]:
-        """The workers that have a file in hand; none while a file has failed so often that one more crash might
-        be laid at its door. For the chaos actor."""
+        """The workers that have a file in hand, some of them when there are many; none while a file has failed so
+        often that one more crash might be laid at its door. For the chaos actor."""
         if any(failures >= FAILURES_SPARED for failures in self._failures.values()):
             return []
-        return [member.ref for member in self._members.values() if member.file is not None]
+        busy = (member.ref for member in self._members.values() if member.file is not None)
+        return list(islice(busy, WORKERS_MAX))
 
     def _progress(self) -> Progress:
         ended_ns = self._ended_ns
@@ -242,6 +304,7 @@ class Coordinator(Actor):
             started=self._started,
             crashes=dict(self._crashes),
             taken_back=self._taken_back,
+            nodes=sorted((crew.work() for crew in self._crews.values()), key=lambda work: work.node),
             took_s=((self.ctx.now_ns() if ended_ns is None else ended_ns) - self._began_ns) / 1e9,
             done=ended_ns is not None,
         )

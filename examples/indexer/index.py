@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
-from aspen import Actor, UsageError, call, message
+from aspen import Actor, Ref, UsageError, call, message
 from examples.indexer.text import HITS_MAX, Hit, Index, query_words, rank
 
 PAGE_POSTINGS: Final = 2_000
@@ -51,9 +51,11 @@ class IndexStore(Actor):
         self._occurrences = 0
 
     @call
-    def clear(self) -> None:
-        """Empties it, for a new start."""
+    def clear(self) -> Ref[IndexStore]:
+        """Empties it, for a new start; returns a reference to this index, whoever has its name later."""
         self._clear()
+        this: Ref[IndexStore] = self.ctx.ref
+        return this
 
     @call
     def put(self, file: str, counts: dict[str, int]) -> bool:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aspen import CallError, Ref, UsageError, offload, pid_of, whereis
 from aspen.actor import system_of_loop
+from aspen.distributed import nodes
 from examples.indexer import coordinator
 from examples.indexer.coordinator import Coordinator
 from examples.indexer.index import IndexStore, Size
@@ -26,6 +27,8 @@ from examples.indexer.text import Comparison, Hit, sequential
 LOOK_EVERY_S: Final = 0.1
 UNANSWERED_MAX: Final = 100
 """Questions in a row that the coordinator may leave unanswered, as while it is restarted, before the show ends."""
+LOOKS_FOR_LOST: Final = 100
+"""Looks, LOOK_EVERY_S apart, for a node that was lost and is started anew, before the account does without."""
 BEGINNINGS_MAX: Final = 10
 """How often the account may begin again."""
 HITS_SHOWN: Final = 10
@@ -76,7 +79,8 @@ async def follow(console: Console) -> coordinator.Progress:
                 if unanswered > UNANSWERED_MAX:
                     raise
             else:
-                note = f"{now.crashed} crashes survived" if now.crashed else ""
+                lost = ", ".join(f"{work.node} lost" for work in now.nodes if work.lost)
+                note = ", ".join(filter(None, (f"{now.crashed} crashes survived" if now.crashed else "", lost)))
                 bar.update(task, completed=now.settled, total=now.found or None, note=note, refresh=True)
                 if now.done:
                     return now
@@ -135,8 +139,8 @@ async def account(console: Console, env: Mapping[str, Any], root: str) -> Verdic
                 console.print("Computing the sequential reference, one file after the other")
                 verdict = await verify(root, final)
             size = await _index().size()
-            # Once more: a worker that died last may only now have been replaced.
-            final = await _coordinator().progress()
+            # Once more: a worker that died last may only now have been replaced, or a node.
+            final = await _settled()
         except CallError:
             if beginning == BEGINNINGS_MAX:
                 raise
@@ -146,16 +150,45 @@ async def account(console: Console, env: Mapping[str, Any], root: str) -> Verdic
         console.print("The index was restarted; once more")
     console.print(f"  files     {size.files:,} indexed{_skips(final.skipped)}")
     console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
-    console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers")
+    spread = len(final.nodes) > 1
+    each = f" on each of {len(final.nodes)} nodes" if spread else ""
+    console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers{each}")
+    if spread:
+        parts = ", ".join(f"{work.node} {work.files:,}" for work in final.nodes)
+        console.print(f"  nodes     {parts} files; the index is on {system_of_loop().name}")
     if env["chaos_s"]:
         console.print(
             f"  crashes   {final.crashed} survived ({final.crashes.get('killed', 0)} killed, "
             f"{final.crashes.get('raised', 0)} raised), {final.taken_back} files taken back"
         )
-        console.print(f"  restarts  {final.started - env['workers']}")
+    if spread and (env["chaos_s"] or any(work.losses for work in final.nodes)):
+        console.print(f"  lost      {_losses(final)}")
+    if env["chaos_s"]:
+        console.print(f"  restarts  {sum(work.restarts for work in final.nodes)}{' of workers' if spread else ''}")
     if verdict is not None:
         console.print(f"  result    {_verdict(verdict, size)}")
     return verdict
+
+
+async def _settled() -> coordinator.Progress:
+    """The progress, once every lost node is back, or that has taken too long."""
+    for _ in range(LOOKS_FOR_LOST):
+        now = await _coordinator().progress()
+        if not any(work.lost for work in now.nodes):
+            break
+        await asyncio.sleep(LOOK_EVERY_S)
+    return now
+
+
+def _losses(final: coordinator.Progress) -> str:
+    lost = [work for work in final.nodes if work.losses]
+    if not lost:
+        return "no node"
+    return ", ".join(
+        f"{work.node}, {'once' if work.losses == 1 else f'{work.losses} times'}, with all its workers; "
+        f"{'it is not back yet' if work.lost else 'it is back'}"
+        for work in lost
+    )
 
 
 def _skips(skipped: Mapping[str, int]) -> str:
@@ -180,24 +213,35 @@ def _verdict(verdict: Verdict, size: Size) -> str:
 
 def next_steps(console: Console, *, stays: bool) -> None:
     """Says what to type next."""
-    node = system_of_loop().name
+    here = system_of_loop().name
+    others = [node.name for node in nodes() if node.name != here]
+    second, last = (others[0], others[-1]) if others else (here, here)
+    stay = "nodes stay" if others else "node stays"
     if stays:
-        console.print("\nThe node stays up until Ctrl-D. From another terminal, in this folder:")
+        console.print(f"\nThe {stay} up until Ctrl-D. From another terminal, in this folder:")
     else:
-        console.print("\nOn a terminal the node stays up. Then, from another one, in this folder:")
-    aspen = _command()
-    for words, what in (
-        (f"attach {node}", "a Python prompt inside it"),
-        (f"tree {node}", "its supervision tree"),
-        (f"restart {node} /indexer/workers", "new workers, while it runs"),
-    ):
-        console.print(f"  {aspen} {words:<{len(node) + 25}}  {what}")
+        console.print(f"\nOn a terminal the {stay} up. Then, from another one, in this folder:")
+    steps = [
+        (f"attach {here}", "a Python prompt inside it"),
+        (f"tree {second}", "its supervision tree"),
+        (f"restart {last} /indexer/workers", "new workers, while it runs"),
+    ]
+    if others:
+        steps.append(("nodes", "all nodes, with the numbers of their processes"))
+    aspen, width = _command(), max(len(words) for words, _ in steps)
+    for words, what in steps:
+        console.print(f"  {aspen} {words:<{width}}  {what}")
+    if others:
+        console.print(
+            f"Kill any of them with `kill -9 NUMBER`: it comes back. {here} has the only index: when that one is "
+            f"killed, it begins at the beginning."
+        )
 
 
 def _command() -> str:
-    """What to type for `aspen`: as this node was started, when the shell would not find it otherwise."""
-    program = sys.argv[0]
-    return program if os.path.basename(program) == "aspen" and shutil.which("aspen") is None else "aspen"
+    """What to type for `aspen`: the one beside this Python, when the shell would not find it otherwise."""
+    beside = os.path.join(os.path.dirname(sys.executable), "aspen")
+    return os.path.relpath(beside) if shutil.which("aspen") is None and os.path.exists(beside) else "aspen"
 
 
 # -- queries ----------------------------------------------------------------------------------------------

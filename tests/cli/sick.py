@@ -232,3 +232,26 @@ async def _stubborn() -> None:
     while True:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3_600.0)
+
+
+class HoldsLoop(Actor):
+    """Never lets go of the loop."""
+
+    def __init__(self) -> None:
+        time.sleep(3_600.0)
+
+
+class Holders(Supervisor):
+    """One that holds the loop."""
+
+    def children(self) -> Iterable[Child[Any]]:
+        yield child(HoldsLoop)
+
+
+class HoldsLoopApp(Application):
+    """Holds the loop as it starts."""
+
+    name = "holdsloop"
+
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        return child(Holders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -36,6 +37,19 @@ def test_under_nohup_it_outlives_its_terminal(machine: Machine) -> None:
     process.send_signal(signal.SIGHUP)
     assert machine.aspen("attach", "a", input="1 + 1\n").stdout == "2\n"
     assert "SIGHUP" not in end(process)[2]
+
+
+def test_the_third_signal_is_heard_by_a_node_whose_loop_is_held(machine: Machine) -> None:
+    process = machine.start("tests.cli.sick:HoldsLoopApp", name="a", announced=False)
+    assert process.stderr is not None
+    while '"stall"' not in process.stderr.readline():
+        assert process.poll() is None
+    for _ in range(int(LIMIT_S / 0.05)):  # Signals in quick succession are one, so: as often as a person would.
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            break
+    assert process.poll() == 130
 
 
 def test_a_permanent_application_that_dies_ends_the_node(machine: Machine) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,25 @@ def test_the_foreground_part_of_the_first_ends_all(up: Callable[..., subprocess.
     process = up("tests.cli.sick:Foreground", "--nodes", "2")
     out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out) == (7, "in the foreground\n"), err
+
+
+def test_each_node_has_a_log_of_its_own(
+    machine: Machine, up: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    logs = tmp_path / "new" / "logs"
+    process = up("tests.cli.sick:CalmApp", "--nodes", "2", "--log-dir", str(logs))
+    for n in (1, 2):
+        wait_for(machine, f"calm-{n}", 1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=LIMIT_S) == ("", "")
+    for n in (1, 2):
+        assert f"node calm-{n} starts" in (logs / f"calm-{n}.log").read_text()
+
+
+def test_a_folder_for_logs_that_cannot_be_is_said_once(machine: Machine) -> None:
+    done = machine.aspen("up", "tests.cli.sick:CalmApp", "--log-dir", f"{__file__}/logs")
+    assert done.returncode == 2
+    assert "logs cannot be made: Not a directory; choose another" in done.stderr
 
 
 def test_what_cannot_start_is_given_up_and_all_end(up: Callable[..., subprocess.Popen[str]]) -> None:

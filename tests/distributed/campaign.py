@@ -59,9 +59,8 @@ def main(first: int, count: int) -> None:
             failed.append(seed)
             print(f"seed {seed}: {error}", flush=True)
     took.sort()
-    print(
-        f"{count} seeds from {first}: {len(failed)} failed {failed}; median {took[len(took) // 2][0]:.1f} s, worst {took[-5:]}"
-    )
+    median_s = took[len(took) // 2][0]
+    print(f"{count} seeds from {first}: {len(failed)} failed {failed}; median {median_s:.1f} s, worst {took[-5:]}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from aspen.distributed import (
     whereis_on,
 )
 from aspen.errors import NoConnection, UsageError
-from aspen.limits import TRUST_CHECK_S
+from aspen.limits import MEMBER_RECONNECT_EVERY_S, TRUST_CHECK_S
 from aspen.sim import Cluster, SimNode
 from aspen.wire.remote import exceptions
 
@@ -129,6 +129,22 @@ def test_nodes_find_each_other_and_their_actors_talk(seed: int) -> None:
         await cluster.node("n1").call(on_n1)
 
     run(seed, scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed_is_asked_as_soon_as_it_is_connected(seed: int) -> None:
+    with Cluster(seed, 3, strict_messages=False) as cluster:
+        for name in cluster.nodes:
+            cluster.boot(name, main)
+
+        async def scenario() -> None:
+            for node in cluster.nodes.values():
+                await node.ready()
+            await asyncio.sleep(MEMBER_RECONNECT_EVERY_S * 0.75)
+            for node in cluster.nodes.values():
+                assert await node.call(names) == ["n1", "n2", "n3"]
+
+        cluster.run(scenario())
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pexpect
 import pytest
+
+from aspen.io.nodes import find_node
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -69,6 +72,48 @@ def test_without_a_terminal_it_ends_by_itself(environ: dict[str, str], folder: P
     assert not ended.stderr
 
 
+def test_make_demo_loses_a_node_and_nothing_else(environ: dict[str, str], tmp_path: Path) -> None:
+    """The command of `make demo`, on the standard library, in a pipe."""
+    logs = tmp_path / "logs"
+    (command,) = re.findall(r"bin\)/aspen (up .*)\n", (ROOT / "Makefile").read_text(), re.IGNORECASE)
+    ended = aspen(environ, *command.replace("demo-logs", str(logs)).split())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"with 4 workers on each of 3 nodes\n", ended.stdout)
+    parts = re.search(
+        r"nodes +demo-1 ([\d,]+), demo-2 ([\d,]+), demo-3 ([\d,]+) files; the index is on demo-1", ended.stdout
+    )
+    assert parts, ended.stdout
+    assert all(int(files.replace(",", "")) > 0 for files in parts.groups())
+    lost = re.search(r"lost +(demo-[23]), once, with all its workers; it is back", ended.stdout)
+    assert lost, ended.stdout
+    assert ended.stderr.splitlines() == [f"{lost[1]}: ended (signal 9)", f"{lost[1]}: starts anew"]
+    assert "exactly that of the sequential reference" in ended.stdout
+    for command in ("attach demo-1", "tree demo-2", "restart demo-3 /indexer/workers", "nodes"):
+        assert f"aspen {command} " in ended.stdout
+    assert sorted(path.name for path in logs.iterdir()) == ["demo-1.log", "demo-2.log", "demo-3.log"]
+    assert not aspen(environ, "nodes", "--json").stdout.strip(" []\n"), "no node is left"
+
+
+def test_killing_the_first_node_begins_anew(environ: dict[str, str], folder: Path) -> None:
+    process = subprocess.Popen(
+        [*ASPEN, "up", "--nodes", "2", *INDEXER[1:], "--", str(folder), "--query", "needle"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Indexing")
+    os.kill(find_node(Path(environ["ASPEN_CONFIG_DIR"]), "demo-1").process_id, signal.SIGKILL)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, out + err
+    assert "demo-1: starts anew" in err
+    assert out.startswith("Indexing")
+    assert "needle.py  (needle 1)" in out
+
+
 def test_a_query_ends_too(environ: dict[str, str], folder: Path) -> None:
     ended = aspen(environ, *INDEXER, "--", str(folder), "--query", "Haystack NEEDLE")
     assert ended.returncode == 0
@@ -118,6 +163,35 @@ def test_on_a_terminal_it_stays_to_be_looked_at(terminal: pexpect.spawn, environ
     terminal.expect("search>")
     terminal.send("?\r")
     terminal.expect("no word to look for")
+    terminal.expect("search>")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+@pytest.fixture
+def cluster_terminal(environ: dict[str, str], folder: Path) -> Iterator[pexpect.spawn]:
+    """A terminal in which the demo runs on three nodes."""
+    program, *words = (*ASPEN, "up", *INDEXER[1:], "--log-dir", str(folder.parent), "--", str(folder))
+    child = pexpect.spawn(
+        program, words, env=environ, cwd=str(ROOT), encoding="utf-8", timeout=LIMIT_S, dimensions=(40, 200)
+    )
+    yield child
+    child.close(force=True)
+
+
+def test_on_a_terminal_a_node_may_be_killed_by_hand(cluster_terminal: pexpect.spawn, environ: dict[str, str]) -> None:
+    terminal = cluster_terminal
+    terminal.expect("The nodes? stays? up until Ctrl-D")
+    terminal.expect("search>")
+    record = find_node(Path(environ["ASPEN_CONFIG_DIR"]), "demo-2")
+    assert record is not None
+    os.kill(record.process_id, signal.SIGKILL)
+    terminal.expect(r"demo-2: ended \(signal 9\)")
+    terminal.expect("demo-2: starts anew")
+    terminal.send("haystack needle\r")
+    terminal.expect(r"needle\.py")
     terminal.expect("search>")
     terminal.sendeof()
     terminal.expect(pexpect.EOF)

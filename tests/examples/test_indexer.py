@@ -29,6 +29,7 @@ from aspen import (
     whereis,
 )
 from aspen.actor import process_of, system_of_loop
+from aspen.distributed import pg
 from aspen.otp.tree import supervisor_of
 from aspen.sim import World
 from examples.indexer import Indexer, coordinator, index, show, text
@@ -38,7 +39,7 @@ from examples.indexer.coordinator import CRASHES_WORKERS, Coordinator, Progress
 from examples.indexer.index import IndexStore
 from examples.indexer.names import CHAOS, COORDINATOR, INDEX, WORKERS
 from examples.indexer.text import sequential
-from examples.indexer.worker import Worker
+from examples.indexer.worker import Job, Worker
 
 WORDS = [a + b + c for a in "bdk" for b in "aeiou" for c in "nrs"]
 
@@ -273,10 +274,13 @@ def test_a_file_counts_once(tmp_path: Path) -> None:
 class Hasty(Actor):
     """A worker that reports and is dead before the report is read."""
 
+    def __init__(self) -> None:
+        pg.join(WORKERS)
+
     @cast
-    async def work(self, file: str) -> None:
-        await whereis(IndexStore, INDEX).put(file, {"red": 1})
-        whereis(Coordinator, COORDINATOR).done(self.ctx.ref, file, None)
+    async def work(self, job: Job) -> None:
+        await job.index.put(job.file, {"red": 1})
+        job.coordinator.done(self.ctx.ref, job.file, None)
         raise Stop("hasty")
 
 
@@ -286,10 +290,10 @@ def test_a_report_that_comes_after_the_death_is_not_counted(tmp_path: Path) -> N
     async def main() -> None:
         await start_child(child(IndexStore).opts(name=INDEX))
         boss = await start_child(child(Coordinator, str(tmp_path)).opts(name=COORDINATOR))
-        boss.ready(await start(Hasty))
+        await start(Hasty)
         now = await under_way(lambda progress: progress.taken_back == 1)
         assert (now.indexed, now.crashed, now.done) == (0, 1, False)
-        await start(Worker, str(tmp_path))
+        await start(Worker)
         final = await boss.wait_done()
         assert (final.indexed, final.crashed, final.taken_back) == (1, 1, 1)
         assert await indexed() == {"red": {"only.txt": 1}}
@@ -306,7 +310,7 @@ def test_too_many_may_not_wait_for_the_end(tmp_path: Path) -> None:
         waiting = [boss.wait_done() for _ in range(coordinator.WAITERS_MAX)]
         with pytest.raises(Overloaded, match="ask for progress"):
             await boss.wait_done()
-        await start(Worker, str(tmp_path))
+        await start(Worker)
         assert {final.indexed for final in await asyncio.gather(*waiting)} == {1}
         assert (await boss.wait_done()).done
 
@@ -353,7 +357,7 @@ def test_arguments_without_a_meaning_are_refused(argv: list[str], says: str) -> 
         ({"workers": "4"}, ConfigError, "workers = '4'"),
         ({"chaos_s": -1}, ConfigError, "chaos_s = -1: use seconds"),
         ({"query": "?"}, UsageError, "no word to look for"),
-        ({"colour": 1}, UsageError, "no setting 'colour'; it has: chaos_s, path"),
+        ({"colour": 1}, UsageError, "no setting 'colour'; it has: chaos_s, fuse, home, path"),
     ],
 )
 def test_settings_without_a_meaning_do_not_start(

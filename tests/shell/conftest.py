@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from aspen.actor import System
+from aspen.distributed.joining import Join
+from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
 from aspen.errors import UsageError
 from aspen.io.keys import Identity
 from aspen.otp import Actor, Child, DynamicSupervisor, Supervisor, call, cast, child
@@ -40,6 +42,7 @@ class Control:
             who.curve_public_z85: TrustEntry(who.node_id, role, f"key of {role.value}") for who, role in ROLES.items()
         }
         self.stops: list[int] = []
+        self.joined: list[tuple[str, Join]] = []
         self.level = "INFO"
 
     def bound(self, address: str) -> None:
@@ -51,6 +54,7 @@ class Control:
     def info(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "node_id": SERVER.node_id,
             "pid": 1,
             "boot": self.system.boot,
             "applications": ["shop"],
@@ -66,6 +70,12 @@ class Control:
                 raise UsageError(f"no level {level!r}; there are: DEBUG, INFO")
             self.level = level
         return self.level
+
+    def give_out_ticket(self, seconds: float, by: str, address: str) -> Ticket:
+        return make_ticket([TicketNode(SERVER.node_id, self.name, address or ADDRESS)], int(seconds), b"t" * 32)
+
+    def take_in(self, joiner_key_z85: str, join: Join) -> None:
+        self.joined.append((joiner_key_z85, join))
 
     def request_stop(self) -> None:
         self.stops.append(self.system.scheduler.mono_ns())

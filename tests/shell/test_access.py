@@ -31,19 +31,22 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "eval": {"code": "1"},
     "complete": {"text": "a", "cursor": 1},
     "stop": {"confirm": "shop@db1"},
+    "ticket": {"seconds": 60},
+    "join": {"node_id": NEO.node_id, "name": "shop@db2", "signature": bytes(64)},
 }
 """Arguments with which each operation succeeds. A new operation needs a line here and in the next table."""
 
 OPERATOR_MAY = {
     "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill", "trace"
 }  # fmt: skip
-ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop"}
-MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: set(), JOE: set()}
+ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop", "ticket"}
+JOINER_MAY = {"join"}
+MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: set(), JOE: JOINER_MAY}
 
 
 def test_the_tables_name_every_operation() -> None:
-    assert set(EXAMPLES) == set(OPERATIONS) == ADMIN_MAY
-    assert all(operation.role in (Role.ADMIN, Role.OPERATOR) for operation in OPERATIONS.values())
+    assert set(EXAMPLES) == set(OPERATIONS) == ADMIN_MAY | JOINER_MAY
+    assert all(operation.role in (Role.ADMIN, Role.OPERATOR, Role.JOINER) for operation in OPERATIONS.values())
 
 
 @pytest.mark.parametrize("op", OPERATIONS)

@@ -124,6 +124,11 @@ class Checkers:
         self._on_event = self._with("on_event")
         self._at_step = self._with("at_step")
 
+    @property
+    def looks_at_steps(self) -> bool:
+        """Whether any of them overrides `at_step`."""
+        return bool(self._at_step)
+
     def _with(self, hook: str) -> tuple[Checker, ...]:
         idle = getattr(BaseChecker, hook)
         return tuple(checker for checker in self.checkers if getattr(type(checker), hook) is not idle)
