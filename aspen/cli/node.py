@@ -182,6 +182,7 @@ def _sentence(one: dict[str, Any]) -> str:
 
 
 node.add_command(stop)
+node.add_command(join)
 
 
 def add_to(group: click.Group) -> None:

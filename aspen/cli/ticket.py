@@ -131,5 +131,5 @@ def _left(expires_s: int) -> timedelta:
 
 
 def add_to(group: click.Group) -> None:
-    """Adds the commands."""
+    """Adds the commands; `join` is one of `aspen node`."""
     group.add_command(ticket_group)
