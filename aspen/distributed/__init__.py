@@ -31,7 +31,6 @@ from aspen.distributed.distribution import (
     nodes,
 )
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
-from aspen.distributed.link import IDLE_CLOSE, Me
 from aspen.distributed.links import Links, LinksHandler, Pin
 from aspen.distributed.members import NodeDown, NodeUp, Seed
 from aspen.distributed.remote import Carrier, Remote

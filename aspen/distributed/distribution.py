@@ -19,7 +19,6 @@ from aspen.actor import Process, System, process_of, system_of_loop
 from aspen.actor.behaviour import INFO
 from aspen.actor.sending import send_slow
 from aspen.distributed.frames import DATA, LOSSY
-from aspen.distributed.link import IDLE_CLOSE, Me
 from aspen.distributed.links import Links, Pin
 from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Seed
 from aspen.distributed.membership import Membership
@@ -29,6 +28,7 @@ from aspen.distributed.pg_port import PgPort
 from aspen.distributed.relay import TABLE as RELAYING
 from aspen.distributed.relay import Ask, End, Relayed, Relaying, decode_relayed
 from aspen.distributed.remote import Remote
+from aspen.distributed.states import IDLE_CLOSE, Me
 from aspen.errors import BadFrame, NoConnection, NotReachable, Overloaded, UsageError
 from aspen.limits import MEMBER_LEAVE_S, NODE_MONITORS_MAX, TRUST_CHECK_S
 from aspen.otp.actor import Actor, call
