@@ -46,7 +46,7 @@ class Boom(Exception):
 
 
 class Worker(Actor):
-    """Watches the worker before it, and looks for it anew when it has died."""
+    """Watches the worker after it, and looks for it anew when it has died."""
 
     def __init__(self, place: int) -> None:
         self.place = place
@@ -54,8 +54,8 @@ class Worker(Actor):
 
     @info(str)
     def watch(self, message: str) -> None:
-        if self.place:
-            monitor(whereis(Worker, f"w{self.place - 1}"))
+        if self.place + 1 < WORKERS:
+            monitor(whereis(Worker, f"w{self.place + 1}"))
 
     @info(Down)
     def down(self, message: DownMessage) -> None:
