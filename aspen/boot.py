@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aspen.actor import Process, System
+from aspen.errors import UsageError
 from aspen.io import new_event_loop, real_ports
+from aspen.io.children import Beats
 from aspen.io.keys import TrustedKeys, load_or_create_identity, load_or_create_user
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat
@@ -23,6 +25,7 @@ from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
 from aspen.io.zmq_port import ZmqTransport
 from aspen.node import Node, NodeConfig, Planned
+from aspen.node.node import EXIT_FAILED
 from aspen.node.reports import JsonFormatter, TextFormatter
 from aspen.shell import interrupts
 from aspen.types import Secret
@@ -38,7 +41,13 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
 
     The actors that are left at its end are dropped. For anything that stays, write an `Application` and use
     `aspen run`: that has a tree, an orderly end, and a port to attach to.
+
+    Raises:
+        UsageError: an event loop runs here already; await the coroutine instead.
     """
+    if _loop_runs_here():
+        main.close()
+        raise UsageError("aspen.run() makes an event loop of its own, and one runs here already; await the coroutine")
     spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
@@ -51,8 +60,24 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
             ports.offload.close()
 
 
-def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> int:
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run_node(
+    config: NodeConfig,
+    plan: Sequence[Planned],
+    directory: Path,
+    on_stopped: Callable[[int], object] = lambda code: None,
+) -> int:
     """Runs a node until it ends; returns its exit code. `directory` holds its key, the trusted keys, and `run/`.
+
+    `on_stopped` is called with the exit code when the node has stopped, before its loop is closed. That may wait for
+    ever for a task that does not take its cancelling: `aspen.io.process.end_soon` sees to it.
 
     Raises:
         ConfigError: a setting, a key or the port cannot be used; says what to do.
@@ -63,7 +88,13 @@ def run_node(config: NodeConfig, plan: Sequence[Planned], directory: Path) -> in
     config = config.named(plan[0].app.name if plan else "aspen")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return _run_on(runner, config, plan, directory)
+            try:
+                code = _run_on(runner, config, plan, directory)
+            except BaseException:
+                on_stopped(EXIT_FAILED)
+                raise
+            on_stopped(code)
+            return code
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
@@ -91,10 +122,16 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
         )
         node.on_bound.append(lambda address: seat.announce(address, identity.node_id))
         watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)
+        beats = Beats(os.environ)
+        beats.keep_on(loop, lambda: _orphaned(node))
         try:
             with StopSignals(loop, lambda name: _stop(node, name)):
-                return runner.run(node.run())
+                code = runner.run(node.run())
+                if node.ended_in_order:
+                    beats.farewell()
+                return code
         finally:
+            beats.close()
             watchdog.close()
     finally:
         transport.close()
@@ -105,6 +142,11 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
 def _stop(node: Node, signal_name: str) -> None:
     log.info("%s: stopping in order; twice more ends it at once", signal_name)
     node.request_stop()
+
+
+def _orphaned(node: Node) -> None:
+    log.error("the process that watches over this node has died; the node stops in order")
+    node.request_stop(1)
 
 
 def _configure_log(config: NodeConfig) -> logging.Handler:

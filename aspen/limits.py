@@ -63,6 +63,42 @@ CALL_CHAIN_MAX = 256
 NODE_STOP_S = 60.0
 """How long a node's tree may take to stop in order before it is killed."""
 
+NODE_EXIT_S = 5.0
+"""How long threads and asyncio tasks that are left may keep the process of a node that has stopped."""
+
+# -- a node's process, seen from its parent -----------------------------------------------------
+
+HEART_BEAT_S = 1.0
+"""How often a node says that its event loop turns."""
+
+HEART_SILENCE_S = 10.0
+"""Silence after which it is killed and started anew."""
+
+HEART_START_S = 120.0
+"""How long it may take until its first beat."""
+
+HEART_STOP_S = 75.0
+"""How long it may take to stop in order."""
+
+HEART_RESTARTS = 5
+HEART_PERIOD_S = 60.0
+"""More than HEART_RESTARTS ends within HEART_PERIOD_S, and it is given up."""
+
+HEART_PAUSE_S = 0.2
+HEART_PAUSE_S_MAX = 10.0
+"""Pause before it is started anew; doubled each time."""
+
+UP_NODES_MAX = 32
+"""Nodes of one `aspen up`."""
+
+# -- actors of other nodes ---------------------------------------------------------------------
+
+REMOTE_CALLS_KEPT_MIN = 64
+"""Calls under way with a peer beyond which those that were given up are looked for and forgotten."""
+
+FAR_START_S = 60.0
+"""How long `start_on` waits for an actor to be ready on another node."""
+
 # -- supervision ----------------------------------------------------------------------------
 
 RESTART_INTENSITY = 3
@@ -277,6 +313,11 @@ _check(SLOT_MS_MAX <= TURN_MS_MAX < STALL_MS, "a fair turn is never a stall")
 _check(STALL_SAMPLE_MS * 2 <= STALL_MS, "the watchdog samples a stall at least twice")
 _check(STALL_MS < SHELL_BLOCK_MS, "a blocking evaluation is named before it is interrupted")
 _check(CONTROL_OUTPUT_BYTES_MAX < FRAME_BYTES_MAX, "output fits a frame")
+_check(HEART_BEAT_S * 3 <= HEART_SILENCE_S, "a beat that is late is no silence")
+_check(
+    SHUTDOWN_S + NODE_STOP_S + NODE_EXIT_S < HEART_STOP_S,
+    "a node gives up on its tree before its parent does on the node",
+)
 _check(SHUTDOWN_S < NODE_STOP_S, "a worker has its time before the node gives up")
 _check(CONTROL_REQUEST_BYTES_MAX < FRAME_BYTES_MAX, "the port takes every frame that a session takes")
 _check(CONTROL_FRAMES_WAITING_MAX >= CONTROL_REQUESTS_PER_CLIENT_MAX, "a client may ask all at once")

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
+
+_STEERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and direction changes, and halves of characters, which cannot be written."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with escapes for what could steer a terminal or pass for another line of a log; `keep` stays."""
+    return _STEERS.sub(lambda m: m[0] if m[0] in keep else m[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,8 +83,8 @@ def describe_reason(reason: object) -> str:
     except BaseException as error:
         text = f"<its __str__ raised {type(error).__name__}>"
     if isinstance(reason, BaseException):
-        return f"{type(reason).__name__}: {text}" if text else type(reason).__name__
-    return text
+        text = f"{type(reason).__name__}: {text}" if text else type(reason).__name__
+    return printable(text)
 
 
 class Stop(BaseException):

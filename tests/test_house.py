@@ -61,11 +61,22 @@ EDGE = ("aspen/io/",)
 
 ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/sim/clock.py": ({"random"}, "the virtual world's seeded streams are made of it"),
+    "aspen/sim/tripwire.py": (
+        {"multiprocessing", "random", "secrets", "signal", "socket", "subprocess", "threading", "time", "uuid"},
+        "puts an error in the place of each function of these that simulated code must not call",
+    ),
+    "aspen/sim/spin.py": ({"signal", "threading"}, "ends a simulated step that never ends, by the machine's timer"),
+    "aspen/campaign/": (
+        {"pathlib", "read_bytes", "write_text", "subprocess"},
+        "runs seeds in processes of their own, and keeps what failed in files, for a person at a terminal",
+    ),
+    "aspen/bench/sim.py": ({"time"}, "measures the simulator by the processor's time, which is not simulated"),
+    "aspen/sim/program.py": ({"pathlib"}, "names the source file of a simulated test, in whose failures it stands"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
-        {"pathlib", "polling"},
-        "the command line is the edge: it takes paths as arguments, and a remote node can only be asked over and over",
+        {"pathlib", "polling", "write_text"},
+        "the edge: it takes paths as arguments and writes to them, and a remote node can only be asked over and over",
     ),
 }
 """Exceptions: a file or folder, what it may use, and why."""
@@ -166,6 +177,7 @@ SLEEPS_ALLOWED: dict[str, str] = {
     "tests/shell/test_shell_over_zmq.py": "a node behind real sockets that starts or stops can only be asked again",
     "tests/actor/test_watchdog.py": "its handler must hold a real loop, for a third of a second",
     "tests/actor/test_offload.py": "real threads and processes are kept busy; nothing waits for them to finish",
+    "tests/sim/leaks.py": "the sleep is a planted leak, which a tripwire must catch before it happens",
     "tests/cli/sick.py": "an application with a handler that blocks, for the watchdog of a real node to name",
 }
 """Tests that may block for real, and why."""

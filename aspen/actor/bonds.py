@@ -13,6 +13,7 @@ from aspen import limits
 from aspen.actor.behaviour import INFO
 from aspen.actor.process import DEAD, F_CONTROL, F_EXITING, QUEUED, Process
 from aspen.actor.records import Records
+from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import NEVER_NS, Notice, Reply
 from aspen.actor.sending import put_stop, put_urgent
 from aspen.errors import UsageError
@@ -51,8 +52,10 @@ class Bonds(Records):
             self._add_link(one, other)
             self.signal(one, "exit", (other, NOPROC, True))
             return
-        self._add_link(one, other)
-        self._add_link(other, one)
+        for near, far in ((one, other), (other, one)):
+            if isinstance(far, RemoteProcess) and (near.links is None or far not in near.links):
+                far.far.link(near, far)
+        self.bind(one, other)
 
     @staticmethod
     def _add_link(one: Process, other: Process) -> None:
@@ -60,11 +63,25 @@ class Bonds(Records):
             one.links = set()
         one.links.add(other)
 
-    def unlink(self, one: Process, other: Process) -> None:
-        """Takes the link away; an exit signal that is on its way has no effect any more."""
+    def bind(self, one: Process, other: Process) -> None:
+        """Notes a link on both, and tells nobody: the node of a far one knows of it already."""
+        self._add_link(one, other)
+        self._add_link(other, one)
+
+    @staticmethod
+    def unbind(one: Process, other: Process) -> None:
+        """Forgets a link on both, and tells nobody."""
         for a, b in ((one, other), (other, one)):
             if a.links is not None:
                 a.links.discard(b)
+
+    def unlink(self, one: Process, other: Process) -> None:
+        """Takes the link away; an exit signal that is on its way has no effect any more."""
+        for a, b in ((one, other), (other, one)):
+            if a.links is not None and b in a.links:
+                a.links.discard(b)
+                if isinstance(b, RemoteProcess):
+                    b.far.unlink(a, b)
 
     def monitor(self, watcher: Process | Reply[Any], target: Process) -> int:
         """Watches `target`. A process gets one `Down`; a reply is resolved with the exit reason."""
@@ -86,6 +103,8 @@ class Bonds(Records):
         target.watchers[number] = watcher
         if isinstance(watcher, Process):
             self._note_monitoring(watcher, number, target)
+        if isinstance(target, RemoteProcess):
+            target.far.monitor(target, number)
         return number
 
     @staticmethod
@@ -98,8 +117,8 @@ class Bonds(Records):
         """Stops watching. With `flush`, a `Down` that is already queued is taken out. False when it was not
         watching any more."""
         target = (watcher.monitoring or {}).pop(number, None)
-        if target is not None and target.watchers is not None:
-            target.watchers.pop(number, None)
+        if target is not None:
+            self._unwatch(target, number)
         if self.observer is not None:
             self.observer(watcher, "demonitor", "", number)
         if flush and watcher.urgent is not None:
@@ -107,6 +126,12 @@ class Bonds(Records):
             watcher.urgent.clear()
             watcher.urgent.extend(kept)
         return target is not None
+
+    @staticmethod
+    def _unwatch(target: Process, number: int) -> None:
+        if target.watchers is not None and target.watchers.pop(number, None) is not None:
+            if isinstance(target, RemoteProcess):
+                target.far.demonitor(target, number)
 
     def exit_reason(self, target: Process) -> Reply[object]:
         """A reply that brings the exit reason of `target` when it ends; `NOPROC` when it had ended before."""
@@ -116,16 +141,35 @@ class Bonds(Records):
 
     def forget(self, target: Process, reply: Reply[Any]) -> None:
         """Takes back an `exit_reason` that nobody awaits any more."""
-        if target.watchers is not None:
-            target.watchers = {n: w for n, w in target.watchers.items() if w is not reply}
+        for number in [number for number, watcher in (target.watchers or {}).items() if watcher is reply]:
+            self._unwatch(target, number)
 
     def exit(self, sender: Process | None, target: Process, reason: object) -> None:
         """Sends an exit signal: OTP's `exit(Pid, Reason)`."""
         self.signal(target, "exit", (sender, reason, False))
 
+    def lost(self, target: RemoteProcess, reason: object) -> None:
+        """Tells everyone bound to an actor of another node that its node is lost."""
+        links, target.links = target.links, None
+        watchers, target.watchers = target.watchers, None
+        for linked in sorted(links or (), key=order_of):
+            self.signal(linked, "exit", (target, reason, True))
+        for number, watcher in (watchers or {}).items():
+            self.tell_watcher(watcher, number, target, reason)
+
+    def tell_watcher(self, watcher: Process | Reply[Any], number: int, target: Process, reason: object) -> None:
+        """Tells one who watched `target` that it has ended."""
+        if isinstance(watcher, Reply):
+            watcher.resolve(reason)
+        else:
+            self.signal(watcher, "down", (number, target.pid, reason))
+
     def signal(self, target: Process, name: str, args: tuple[Any, ...]) -> None:
         """Queues a signal in the control lane; dropped when the target is dead."""
         if target.wake == DEAD:
+            return
+        if isinstance(target, RemoteProcess):
+            _signal_far(target, name, args)
             return
         if target.control is None:
             target.control = []
@@ -182,6 +226,25 @@ class Bonds(Records):
         except BaseException as error:
             # `Stop` or `Ignore` would end the asker, who did not raise it.
             reply.fail(UsageError(f"looking into {process.path} raised {error!r}, which is for handlers"))
+
+
+def order_of(process: Process) -> tuple[int, str, int]:
+    """In which order several processes are told of one thing: oldest first, those of this node before others."""
+    if isinstance(process, RemoteProcess):
+        pid = process.pid
+        return (pid.serial, pid.node, pid.boot)
+    return (process.serial, "", 0)
+
+
+def _signal_far(target: RemoteProcess, name: str, args: tuple[Any, ...]) -> None:
+    if name == "exit":
+        sender, reason, linked = args
+        if linked and target.links is not None:
+            target.links.discard(sender)
+        target.far.exit(sender, target, reason, linked)
+    elif name == "run":
+        node = target.pid.node
+        args[1].fail(UsageError(f"{target.path} is on another node; look into it there: aspen attach {node}"))
 
 
 def _is_down(message: object, number: int) -> bool:

@@ -36,6 +36,8 @@ IDLE: Final = 0
 QUEUED: Final = 1
 PARKED: Final = 2
 DEAD: Final = 3
+REMOTE: Final = 4
+"""It stands for an actor of another node: see `remote`."""
 
 # `flags`: any of them sends the process down the slow slot.
 F_CONTROL: Final = 1

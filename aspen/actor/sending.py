@@ -8,6 +8,7 @@ from typing import Any
 from aspen import wire
 from aspen.actor.behaviour import STOP
 from aspen.actor.process import DEAD, F_STOPPING, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
+from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import Reply
 from aspen.actor.waiting import blocked_by, current_process, waits_for
 from aspen.errors import CallCycle, NoProc, Overloaded
@@ -43,6 +44,9 @@ def _enqueue(process: Process, name: str, args: tuple[Any, ...], reply: Reply[An
 
 def send_slow(process: Process, name: str, args: tuple[Any, ...]) -> None:
     """Sends a cast; what cannot be delivered becomes a dead letter."""
+    if isinstance(process, RemoteProcess):
+        process.far.cast(process, name, args)
+        return
     refused, args = _admit(process, args)
     if refused is None:
         _enqueue(process, name, args, None)
@@ -52,6 +56,9 @@ def send_slow(process: Process, name: str, args: tuple[Any, ...]) -> None:
 
 def send_unbounded(process: Process, name: str, args: tuple[Any, ...]) -> None:
     """Sends a cast that is not refused by a full mailbox: for timers that have one message in it at most."""
+    if isinstance(process, RemoteProcess):
+        process.far.cast(process, name, args)
+        return
     if _admit(process, ())[0] != "noproc":
         _enqueue(process, name, args, None)
 
@@ -60,6 +67,9 @@ def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: in
     """Sends a call; a refusal is an error in the reply that it returns."""
     caller = blocked_by(process.sched)
     reply = _new_reply(process, timeout_ns, caller)
+    if isinstance(process, RemoteProcess):
+        process.far.call(process, name, args, reply, False)
+        return reply
     if caller is not None and waits_for(process, caller):
         reply.fail(
             CallCycle(
@@ -67,7 +77,13 @@ def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: in
                 f"use a cast, answer later with defer(), or move the shared state to a third actor"
             )
         )
-        return reply
+    else:
+        deliver_call(process, name, args, reply)
+    return reply
+
+
+def deliver_call(process: Process, name: str, args: tuple[Any, ...], reply: Reply[Any]) -> None:
+    """Puts a call into the mail of an actor of this node; a refusal is an error in `reply`."""
     refused, args = _admit(process, args)
     if refused is None:
         _enqueue(process, name, args, reply)
@@ -79,14 +95,15 @@ def call_slow(process: Process, name: str, args: tuple[Any, ...], timeout_ns: in
                 f"{process.path} has {len(process.mailbox)} messages waiting, its bound; {name} was not executed"
             )
         )
-    return reply
 
 
 def call_urgent(process: Process, name: str, args: tuple[Any, ...], timeout_ns: int) -> Reply[Any]:
     """Sends a call that goes before the mail and is not bounded by it."""
     caller = blocked_by(process.sched)
     reply = _new_reply(process, timeout_ns, caller)
-    if process.wake == DEAD:
+    if isinstance(process, RemoteProcess):
+        process.far.call(process, name, args, reply, True)
+    elif process.wake == DEAD:
         reply.fail(no_proc(process, name))
     elif caller is not None and waits_for(process, caller):
         reply.fail(CallCycle(f"{caller.path} called {process.path}.{name}, which waits for {caller.path}"))
@@ -109,6 +126,9 @@ def put_urgent(process: Process, name: str, args: tuple[Any, ...], reply: Reply[
 
 def put_stop(process: Process, reason: object) -> None:
     """Queues an order to end, `terminate` included, before the mail of a live process, suspended or not."""
+    if isinstance(process, RemoteProcess):
+        process.far.stop(process, reason)
+        return
     process.flags |= F_STOPPING
     put_urgent(process, STOP, (reason,))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from aspen import limits
 from aspen.actor.behaviour import APPLY, CONTINUE, IDLE_TIMEOUT, INFO, INIT, RAISE, STOP, Behaviour
-from aspen.actor.bonds import Bonds
+from aspen.actor.bonds import Bonds, order_of
 from aspen.actor.process import (
     DEAD,
     F_DEAD,
@@ -34,6 +34,7 @@ from aspen.actor.process import (
     Via,
 )
 from aspen.actor.refs import make_ref
+from aspen.actor.remote import Far
 from aspen.actor.reply import NEVER_NS, UNAWAITED, Reply
 from aspen.actor.scheduler import Scheduler, TimerEntry
 from aspen.actor.sending import no_proc, put_urgent
@@ -107,6 +108,8 @@ class System(Bonds):
         self.names: dict[object, Process] = {}
         self.tables: dict[str, Any] = {}
         """Tables that behaviours share within the node, as `Registry` does; by name."""
+        self.far: Far | None = None
+        """The way to other nodes, when there is one."""
         self.root: Process | None = None
         """The top supervisor, where paths begin."""
         self._serial = 0
@@ -373,22 +376,18 @@ class System(Bonds):
         links = process.links
         if links is not None:
             process.links = None
-            for linked in sorted(links, key=_serial):
+            for linked in sorted(links, key=order_of):
                 self.signal(linked, "exit", (process, reason, True))
         watchers = process.watchers
         if watchers is not None:
             process.watchers = None
             for number, watcher in watchers.items():
-                if isinstance(watcher, Reply):
-                    watcher.resolve(reason)
-                else:
-                    self.signal(watcher, "down", (number, process.pid, reason))
+                self.tell_watcher(watcher, number, process, reason)
         monitoring = process.monitoring
         if monitoring is not None:
             process.monitoring = None
             for number, target in monitoring.items():
-                if target.watchers is not None:
-                    target.watchers.pop(number, None)
+                self._unwatch(target, number)
         for name, args, reply in urgent or ():
             if reply is not None:
                 reply.fail(no_proc(process, name))
@@ -558,10 +557,6 @@ def system_on(loop: asyncio.AbstractEventLoop) -> System | None:
 def system_of(pid: Pid) -> System | None:
     """The system of that node incarnation, when it is in this OS process."""
     return _by_identity.get((pid.node, pid.boot))
-
-
-def _serial(process: Process) -> int:
-    return process.serial
 
 
 def _why_not_started(process: Process, reason: object) -> str:

@@ -12,8 +12,9 @@ from aspen import wire
 from aspen.actor.behaviour import Behaviour, classes
 from aspen.actor.process import DEAD, F_DEAD, Process
 from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref
-from aspen.actor.system import Tombstone, system_of
-from aspen.errors import BadFrame
+from aspen.actor.remote import RemoteProcess
+from aspen.actor.system import System, Tombstone, system_of, system_of_loop
+from aspen.errors import BadFrame, UsageError
 from aspen.types import Pid
 
 
@@ -21,17 +22,21 @@ def _fields(ref: ActorRef) -> Sequence[Any]:
     if isinstance(ref, NamedRef):
         system = ref._system
         return (Pid(system.name, system.boot, 0), ref.aspen_kind, ref._name)
-    return (ref._p.pid, ref._p.blueprint.kind, None)
+    process = ref._p
+    name = process.far_name if isinstance(process, RemoteProcess) else None
+    return (process.pid, process.blueprint.kind, name)
 
 
 def _from_fields(fields: Sequence[Any]) -> ActorRef:
     pid, kind, name = fields
     if not isinstance(pid, Pid) or not isinstance(kind, str):
         raise BadFrame("a reference must hold a pid and a class")
-    system = system_of(pid)
-    if system is None:
-        raise BadFrame(f"the node of {pid} is not connected")
-    cls: type[Behaviour] = classes.get(kind, Tombstone)
+    system = _here(pid)
+    if pid.node != system.name:
+        if system.far is None:
+            raise BadFrame(f"the node of {pid} is not connected: this one is not part of a cluster")
+        return make_ref(system.far.resolve(pid, kind, name))
+    cls = class_of(kind)
     if name is not None:
         return make_named_ref(system, cls.blueprint, name)
     process = system.find(pid)
@@ -39,6 +44,22 @@ def _from_fields(fields: Sequence[Any]) -> ActorRef:
         process = Process(system, pid.serial, cls.blueprint, None)
         process.wake, process.flags = DEAD, F_DEAD
     return make_ref(process)
+
+
+def class_of(kind: str) -> type[Behaviour]:
+    """The actor class that `kind`, `module:QualName`, names; one without handlers when it is not known here."""
+    return classes.get(kind, Tombstone)
+
+
+def _here(pid: Pid) -> System:
+    """The node that decodes: that of the running loop. Without one, whichever the pid belongs to."""
+    try:
+        return system_of_loop()
+    except UsageError:
+        system = system_of(pid)
+    if system is None:
+        raise BadFrame(f"the node of {pid} is not connected")
+    return system
 
 
 wire.register_custom(ActorRef, "aspen:ref", _fields, _from_fields)

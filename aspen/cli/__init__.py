@@ -2,6 +2,7 @@
 
     app       the group, what all commands share, exit codes
     run       aspen run
+    up        aspen up
     operate   aspen tree, top, state, restart, suspend, resume, kill, trace, crashes, nodes, stop
     attach    aspen attach
     keys      aspen keys
@@ -14,10 +15,10 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not a
 
 from __future__ import annotations
 
-from aspen.cli import attach, bench, keys, operate, run, sim
+from aspen.cli import attach, bench, keys, operate, run, sim, up
 from aspen.cli.app import aspen, main
 
-for _module in (attach, bench, keys, operate, run, sim):
+for _module in (attach, bench, keys, operate, run, sim, up):
     _module.add_to(aspen)
 
 __all__ = ["main"]

@@ -24,6 +24,7 @@ from aspen.io.zmq_client import ControlClient
 from aspen.node.node import root_cause
 from aspen.shell import NodeClient
 from aspen.trust import curve_public_z85
+from aspen.types import printable
 
 R = TypeVar("R")
 
@@ -34,7 +35,9 @@ NOT_REACHABLE: Final = 3
 NOT_ALLOWED: Final = 4
 INTERRUPTED: Final = 130
 
-console = Console()
+_LINE_ENDS: Final = "\n"
+
+console = Console(markup=False, emoji=False)
 
 
 @dataclass(slots=True)
@@ -93,7 +96,7 @@ def run_command(words: Sequence[str]) -> int:
         if "--debug" in words:
             traceback.print_exc()
         cause = root_cause(error)
-        click.echo(f"aspen: {cause}", err=True)
+        click.echo(f"aspen: {printable(str(cause), keep=_LINE_ENDS)}", err=True)
         return exit_code_of(cause)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone, as `head` does
@@ -129,7 +132,7 @@ async def connected(settings: Settings, target: str) -> AsyncIterator[NodeClient
     except ValueError as error:
         raise UsageError(f"{target}: {error}") from None
     channel = await ControlClient.connect(address, server_key, user.curve_secret_z85)
-    async with NodeClient(channel, on_notice=lambda text: click.echo(text, err=True)) as client:
+    async with NodeClient(channel, on_notice=lambda text: click.echo(printable(text), err=True)) as client:
         yield client
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from aspen.cli.app import Settings, console, json_option, print_json
 from aspen.errors import UsageError
@@ -27,7 +28,7 @@ def show(settings: Settings, as_json: bool) -> None:
         trusted = [{"key": e.node_id, "role": e.role.value, "label": e.label} for e in entries]
         print_json({"key": user.node_id, "directory": str(settings.directory), "trusted": trusted})
         return
-    console.print(f"[bold]{user.node_id}[/] is your key, in {settings.directory}", soft_wrap=True)
+    console.print(Text(user.node_id, style="bold").append(f" is your key, in {settings.directory}"), soft_wrap=True)
     table = Table("trusted key", "role", "label", box=None)
     for entry in entries:
         table.add_row(entry.node_id, entry.role.value, entry.label)

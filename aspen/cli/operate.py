@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -76,7 +77,10 @@ async def top(settings: Settings, node: str, limit: int, watch: bool, as_json: b
 
 async def _follow(ask: Callable[[], Awaitable[Any]], render: Callable[[Any], RenderableType]) -> None:
     """Shows what `ask` brings, again and again, until Ctrl-C."""
-    with Live(render(await ask()), console=console, screen=True, auto_refresh=False) as live:
+    with (
+        suppress(asyncio.CancelledError),  # By Ctrl-C, the orderly end of it.
+        Live(render(await ask()), console=console, screen=True, auto_refresh=False) as live,
+    ):
         while True:
             await asyncio.sleep(WATCH_S)
             live.update(render(await ask()), refresh=True)
@@ -135,13 +139,24 @@ kill = _act("kill", "killed", "Ends the actor at PATH at once; its supervisor se
 @click.pass_obj
 @on_loop
 async def trace(settings: Settings, node: str, path: str, limit: int, seconds: float, as_json: bool) -> None:
-    """Follows what the actor at PATH receives and answers, for a bounded time. With --json one object a line."""
+    """Follows what the actor at PATH receives and answers, for a bounded time.
+
+    Times are in seconds since the first event; with --json, which prints one object a line, they are in nanoseconds of
+    the node's monotonic clock.
+    """
+
+    first_ns: int | None = None
 
     def on_event(kind: str, data: Any) -> None:
-        show.trace_event(console, kind, data, as_json=as_json)
+        nonlocal first_ns
+        if kind == "trace" and first_ns is None:
+            first_ns = data["at_ns"]
+        show.trace_event(console, kind, data, first_ns or 0, as_json=as_json)
 
     async with connected(settings, node) as client:
-        await client.stream("trace", on_event, path=path, limit=limit, seconds=seconds)
+        count = await client.stream("trace", on_event, path=path, limit=limit, seconds=seconds)
+    if not count:
+        click.echo(f"{path} neither received nor answered anything within {seconds:g} s", err=True)
 
 
 @click.command()

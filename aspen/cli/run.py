@@ -13,6 +13,7 @@ from aspen.boot import run_node
 from aspen.cli.app import Settings
 from aspen.errors import UsageError
 from aspen.io.files import read_text
+from aspen.io.process import end_soon
 from aspen.node import Planned, load_application, read_config
 from aspen.node.config import LOG_FORMATS, LOG_LEVELS, parse_setting
 
@@ -36,6 +37,7 @@ DEFAULT_FILE = "aspen.toml"
     help="Whether the end of the application ends the node.",
 )
 @click.option("--strict-messages", is_flag=True, default=None, help="Check that every message could leave the process.")
+@click.option("--no-main", "without_main", is_flag=True, help="Leave the application's foreground part out.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))
 @click.option("--log-file", metavar="FILE", help="Where the log goes.  [default: standard error]")
@@ -48,11 +50,12 @@ def run(
     file: Path | None,
     settings: tuple[str, ...],
     kind: Any,
+    without_main: bool,
     **flags: Any,
 ) -> int:
     """Runs an application on one node, in the foreground.
 
-    APPLICATION is MODULE:APP, a class derived from aspen.Application, or the name under which an installed package
+    MODULE:APP is a class derived from aspen.Application, or the name under which an installed package
     offers one. What stands after `--` is the application's.
 
     Ctrl-C and SIGTERM stop it in order. The exit code is 0, or 1 when the application has failed, or what the
@@ -73,7 +76,8 @@ def run(
         raise
     except ValueError as error:
         raise UsageError(f"{app.name}: {error}") from error
-    return run_node(config, [Planned(app, kind, arguments)], shared.directory)
+    planned = Planned(app, kind, arguments, with_main=not without_main)
+    return run_node(config, [planned], shared.directory, end_soon)
 
 
 def add_to(group: click.Group) -> None:

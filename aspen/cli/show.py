@@ -1,4 +1,8 @@
-"""How results look on a terminal."""
+"""How results look on a terminal.
+
+What comes from a node is any text at all: actors' states, messages, reasons. `_plain` takes from it what could steer
+the terminal, and `aspen.cli.app.console` reads no markup.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from aspen.io.nodes import NodeRecord
+from aspen.types import printable
 
 _STATUS_STYLE: Final = {
     "running": "green",
@@ -37,6 +42,7 @@ def nodes(records: Iterable[NodeRecord]) -> Table:
 
 def tree(node: Mapping[str, Any]) -> Tree:
     """A supervision tree."""
+    node = _plain(node)
     root = Tree(_tree_line(node), guide_style="dim")
     _add_children(root, node)
     return root
@@ -66,7 +72,7 @@ def top(found: Sequence[Mapping[str, Any]]) -> Table:
     """The busiest actors."""
     table = Table("queue", "actor", "status", "handler", "waits for", box=None)
     table.columns[0].justify = "right"
-    for actor in found:
+    for actor in _plain(found):
         style = _STATUS_STYLE.get(actor["status"], "")
         status = Text(actor["status"], style=style)
         table.add_row(f"{actor['queue']:,}", actor["path"], status, actor["handler"], actor["waits_for"])
@@ -75,6 +81,7 @@ def top(found: Sequence[Mapping[str, Any]]) -> Table:
 
 def state(found: Mapping[str, Any]) -> Group:
     """An actor's status and its state."""
+    found = _plain(found)
     status = Table.grid(padding=(0, 2))
     for key, value in found.items():
         if key != "state" and value not in ("", [], (), None):
@@ -90,13 +97,15 @@ def state(found: Mapping[str, Any]) -> Group:
     return Group(status, Text("state", style="dim"), attributes)
 
 
-def trace_event(console: Console, kind: str, data: Any, *, as_json: bool) -> None:
-    """One event of a trace, as it comes."""
+def trace_event(console: Console, kind: str, data: Any, first_ns: int, *, as_json: bool) -> None:
+    """One event of a trace, as it comes, with the seconds since the first."""
     if as_json:
         console.file.write(json.dumps(data if kind == "trace" else {kind: data}, default=str) + "\n")
         console.file.flush()
-    elif kind == "trace":
-        line = Text(f"{data['at_ns'] / 1e9:>14.6f} ", style="dim")
+        return
+    data = _plain(data)
+    if kind == "trace":
+        line = Text(f"{(data['at_ns'] - first_ns) / 1e9:>12.6f} ", style="dim")
         line.append(f"{data['event']:<8}", style="red" if data["event"] == "crash" else "cyan")
         line.append(f"{data['handler']}{data['args']}" if data["handler"] else "")
         if data["detail"]:
@@ -111,7 +120,7 @@ def crashes(found: Sequence[Mapping[str, Any]]) -> Group | Text:
     if not found:
         return Text("nothing has crashed")
     parts: list[Text] = []
-    for report in found:
+    for report in _plain(found):
         at = datetime.fromtimestamp(report["at_wall_ns"] / 1e9, UTC).astimezone()
         head = Text(f"{at:%H:%M:%S} ", style="dim")
         head.append(report["path"], style="bold")
@@ -128,6 +137,15 @@ def dead_letters(found: Any) -> Table | Text:
     if not letters:
         return Text("there are no dead letters")
     table = Table("reason", "to", "message", box=None)
-    for letter in letters:
+    for letter in _plain(letters):
         table.add_row(letter["reason"], letter["to"], letter["message"])
     return table
+
+
+def _plain(value: Any) -> Any:
+    """The same with only printable characters, and line ends, in its texts."""
+    if isinstance(value, str):
+        return printable(value, keep="\n\t")
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -6,7 +6,12 @@ offload     threads and processes for blocking work
 watchdog    names the handler that holds the loop
 keys        identity and trust files
 terminal    Ctrl-C and the history file of a command at a terminal
-zmq_port    the encrypted port of a node, and its client
+nodes       the nodes that run on this machine
+files       text files, read whole and bounded
+process     what the operating system says of this process
+signals     those that ask the process to end
+logs        where the log goes
+zmq_port    the encrypted port of a node; zmq_client the other end, zmq_socket what both are made of
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,8 @@ from aspen.trust import TRUST_ENTRIES_MAX, Role, TrustEntry, TrustFile, curve_pu
 log = logging.getLogger("aspen.keys")
 
 TRUSTED_NAME: Final = "trusted"
+USER_NAME: Final = "user"
+"""The key of the person whose configuration directory this is. No node has this name."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _KEY_HEADER: Final = "aspen-key-1"
@@ -64,27 +66,34 @@ class Identity:
 
 
 def config_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """`$ASPEN_CONFIG_DIR`, or `$XDG_CONFIG_HOME/aspen`, or `~/.config/aspen`. It need not exist."""
+    """`$ASPEN_CONFIG_DIR`, or `$XDG_CONFIG_HOME/aspen`, or `~/.config/aspen`. It need not exist.
+
+    Raises:
+        ConfigError: there is no home directory either, as for a user id without an entry in a container.
+    """
     variables = os.environ if environ is None else environ
     if chosen := variables.get("ASPEN_CONFIG_DIR"):
         return Path(chosen).expanduser()
     if base := variables.get("XDG_CONFIG_HOME"):
         return Path(base) / "aspen"
-    return Path("~/.config/aspen").expanduser()
+    try:
+        return Path("~/.config/aspen").expanduser()
+    except RuntimeError:
+        raise ConfigError("this user has no home directory; set ASPEN_CONFIG_DIR, or give --config-dir") from None
 
 
 def load_or_create_identity(directory: Path, name: str) -> Identity:
-    """The identity in `<name>.key`, made when there is none. Two processes that race get the same.
+    """The identity of a node in `<name>.key`, made when there is none. Two processes that race get the same.
 
     Raises:
         ConfigError: the file or its directory cannot be used or is open to others; says what to do.
     """
     path = _key_path(directory, name)
+    if name == USER_NAME:
+        raise ConfigError(f"a node cannot be named {name!r}: {path} is the key of a person; choose another --name")
     _prepare_directory(directory)
     if not path.exists():
-        seed = randombytes(crypto_sign_SEEDBYTES)
-        text = f"{_KEY_HEADER} {base64.b32encode(seed).decode().rstrip('=').lower()}\n"
-        _write(path, text, replace=False)
+        _write_key(path, randombytes(crypto_sign_SEEDBYTES))
     return load_identity(directory, name)
 
 
@@ -138,6 +147,11 @@ def _key_path(directory: Path, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r:.80} cannot name a key: use up to 64 letters, digits and . _ @ -")
     return directory / f"{name}.key"
+
+
+def _write_key(path: Path, seed: bytes) -> None:
+    text = f"{_KEY_HEADER} {base64.b32encode(seed).decode().rstrip('=').lower()}\n"
+    _write(path, text, replace=False)
 
 
 def _prepare_directory(directory: Path) -> None:
@@ -205,9 +219,6 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
 
 # -- people -------------------------------------------------------------------------------------------------
 
-USER_NAME: Final = "user"
-"""The key of the person whose configuration directory this is."""
-
 
 def load_or_create_user(directory: Path) -> Identity:
     """The identity of the person at the command line, made on first use and then trusted as `admin` by the
@@ -216,12 +227,19 @@ def load_or_create_user(directory: Path) -> Identity:
     Raises:
         ConfigError: as `load_or_create_identity`.
     """
-    if (directory / f"{USER_NAME}.key").exists():
+    path = _key_path(directory, USER_NAME)
+    if path.exists():
         return load_identity(directory, USER_NAME)
-    identity = load_or_create_identity(directory, USER_NAME)
-    entry = TrustEntry(identity.node_id, Role.ADMIN, "this user")
-    update_trusted(directory, lambda trusted: trusted if trusted.find(entry.node_id) else trusted.with_entry(entry))
-    return identity
+    _prepare_directory(directory)
+    with _trusted_locked(directory):
+        if not path.exists():
+            seed = randombytes(crypto_sign_SEEDBYTES)
+            entry = TrustEntry(Identity.from_seed(seed).node_id, Role.ADMIN, "this user")
+            # Trusted first: an end in between leaves a key in the file that nobody holds, and not a user whom no node
+            # trusts. Who finds the key file without having waited for the lock is trusted as well.
+            save_trusted(directory, load_trusted(directory).with_entry(entry))
+            _write_key(path, seed)
+    return load_identity(directory, USER_NAME)
 
 
 def update_trusted(directory: Path, change: Callable[[TrustFile], TrustFile]) -> TrustFile:
@@ -231,15 +249,22 @@ def update_trusted(directory: Path, change: Callable[[TrustFile], TrustFile]) ->
         ConfigError: it cannot be read or written, or what `change` raises.
     """
     _prepare_directory(directory)
+    with _trusted_locked(directory):
+        trusted = change(load_trusted(directory))
+        save_trusted(directory, trusted)
+        return trusted
+
+
+@contextlib.contextmanager
+def _trusted_locked(directory: Path) -> Iterator[None]:
+    """While its context is open, no other process changes the `trusted` file."""
     try:
         lock = os.open(directory / f".{TRUSTED_NAME}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(f"{directory} cannot be used: {error.strerror}; choose another --config-dir") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        trusted = change(load_trusted(directory))
-        save_trusted(directory, trusted)
-        return trusted
+        yield
     finally:
         os.close(lock)
 

@@ -57,9 +57,14 @@ class NodeSeat:
             running = find_node(directory, name)
             who = f" (process {running.process_id})" if running is not None else ""
             raise ConfigError(f"a node named {name!r} runs already{who}; stop it, or choose another --name") from None
-        self.boot = self._count_boot()
         self._record = self._run / f"{name}.json"
-        self._record.unlink(missing_ok=True)
+        try:
+            self.boot = self._count_boot()
+            self._record.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{error.filename} cannot be used: {error.strerror}; choose another --config-dir"
+            ) from None
 
     def _count_boot(self) -> int:
         path = self._run / f"{self.name}.boot"

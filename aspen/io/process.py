@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 
 from aspen import limits
+
+log = logging.getLogger("aspen.node")
 
 
 def spare_collections() -> None:
@@ -27,3 +31,26 @@ def resident_bytes() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def end_soon(code: int) -> None:
+    """Has this process end with `code` within `NODE_EXIT_S`, whatever is left in it.
+
+    Python waits without a bound for threads, such as one that `offload()` has blocked, and asyncio for tasks that do
+    not take their cancelling. What should be written must be written by then.
+    """
+
+    def end() -> None:
+        threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread"]
+        left = f"threads: {', '.join(threads)}" if threads else "an asyncio task that was cancelled"
+        log.warning("the process ends without what is left in it after %g s (%s)", limits.NODE_EXIT_S, left)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):  # There is none, or nobody reads it.
+                continue
+        os._exit(code)
+
+    timer = threading.Timer(limits.NODE_EXIT_S, end)
+    timer.daemon = True
+    timer.start()

@@ -88,12 +88,21 @@ class Watchdog:
                         self._scheduler.current,
                         handler.f_code.co_qualname,
                         held_ms,
-                        "".join(traceback.format_stack(frame, limit=20)),
+                        "".join(traceback.format_stack(frame, limit=_frames_to(handler, frame))),
                     )
                 )
                 if error is not None and self._scheduler.turn == key[0]:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(error))
             del frame, handler
+
+
+def _frames_to(handler: FrameType, frame: FrameType) -> int:
+    """How many frames the stack shows: from the handler to the innermost, and of a deep one the innermost."""
+    count = 1
+    while frame is not handler and frame.f_back is not None and count < _FRAMES_MAX:
+        frame = frame.f_back
+        count += 1
+    return count
 
 
 def _handler_frame(frame: FrameType | None) -> FrameType | None:
@@ -110,5 +119,6 @@ def _handler_frame(frame: FrameType | None) -> FrameType | None:
     return found if found is not None and found.f_back is not None else None
 
 
+_FRAMES_MAX = 20
 _ENDS = frozenset({"aspen.actor.scheduler", "asyncio.events", "asyncio.base_events", "asyncio.runners"})
 _IDLE = frozenset({"selectors"})

@@ -10,8 +10,9 @@
     [apps.shop]                 # settings of the application named shop
     currency = "EUR"
 
-In the environment a setting is `ASPEN_<SECTION>_<KEY>`, as in `ASPEN_NODE_NAME` or `ASPEN_APPS_SHOP_CURRENCY`. An
-unknown key is refused, with the nearest known one: a typo must not pass for a default.
+In the environment a setting is `ASPEN_<SECTION>_<KEY>`, as in `ASPEN_NODE_NAME` or `ASPEN_APPS_SHOP_CURRENCY`; two
+underscores end the name of an application that has one: `ASPEN_APPS_MY_SHOP__CURRENCY`. An unknown key is refused, with
+the nearest known one: a typo must not pass for a default.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             continue
         value: Any = text
         if section == "apps":
-            app, _, setting = key.partition("_")
+            app, _, setting = key.partition("__" if "__" in key else "_")
             key, value = f"{app}.{setting}", _literal(text)
         elif _KEYS[section].get(key, (None, None))[1] is _boolean:
             value = _literal(text)

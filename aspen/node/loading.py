@@ -41,9 +41,16 @@ def load_object(class_path: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            names = [name for name in vars(found) if not name.startswith("_")]
+            names = _own_names(found, module_name)
             raise ConfigError(f"{module_name} has no {qualname!r}{suggestion(part, names)}") from None
     return found
+
+
+def _own_names(found: Any, module_name: str) -> list[str]:
+    """The names that a module or a class defines; all its public ones when it only passes on what others define."""
+    public = [name for name in vars(found) if not name.startswith("_")]
+    own = [name for name in public if getattr(vars(found)[name], "__module__", None) == module_name]
+    return own or public
 
 
 def load_application(spec: str) -> type[Application]:
@@ -66,7 +73,5 @@ def _from_entry_point(name: str) -> type[Application]:
     for point in points:
         if point.name == name:
             return load_application(point.value)
-    raise ConfigError(
-        f"no installed package has an application {name!r}{suggestion(name, points.names)}; or name a class, as "
-        f"module:Class"
-    )
+    others = suggestion(name, points.names) if points else ""
+    raise ConfigError(f"no installed package has an application {name!r}{others}; or name a class, as module:Class")

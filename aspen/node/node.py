@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aspen
 from aspen import limits
-from aspen.actor import System, make_ref
+from aspen.actor import Process, System, make_ref
 from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.loading import load_object
@@ -32,6 +32,7 @@ log = logging.getLogger("aspen.node")
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 
 NO_SECRET: Final = Secret("")
 
@@ -44,6 +45,8 @@ class Planned:
     kind: Kind = "permanent"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Override those of the configuration; from the command line."""
+    with_main: bool = True
+    """Whether its foreground part runs, if it has one."""
 
 
 class Node:
@@ -80,6 +83,8 @@ class Node:
         self.system = System(self.name, ports, boot=boot, strict_messages=self.node_config.strict_messages)
         self.settings = self._checked_settings()
         self.address = ""
+        self.ended_in_order = True
+        """False once something failed that ends it: whoever watches over the node may start it anew."""
         self._reports = Reports(self.system)
         self._set_log_level = set_log_level
         self._log_level = self.node_config.log_level
@@ -112,8 +117,10 @@ class Node:
         """
         try:
             root = await self.start()
-        except BaseException:
+        except BaseException as error:
             self._close()
+            if self._stop_wanted.done() and isinstance(error, StartFailed):
+                return self._stop_wanted.result()
             raise
         gone = exit_reason(root)
         main = self._start_main()
@@ -136,27 +143,37 @@ class Node:
         process = self.system.spawn(root_class, (self,), label="/")
         self.system.root = process
         if process.starting is not None:
+            self._stop_wanted.add_done_callback(lambda _: self._stop_start(process))
             await process.starting
         return make_ref(process)
 
+    def _stop_start(self, root: Process) -> None:
+        """Ends a start in progress, as the parent of the root would if it had one: what runs already is stopped in
+        order, within `EXIT_CLEANUP_S`. Nothing when the start is over: then the tree is stopped as a whole."""
+        if root.alive and root.starting is not None:
+            log.info("node %s stops while it starts", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
+            self.system.end(root, SHUTDOWN, terminate=False)
+
     def _start_main(self) -> asyncio.Task[int | None] | None:
-        if not self.plan or self.plan[0].app.main is None:
+        if not self.plan or not self.plan[0].with_main or self.plan[0].app.main is None:
             return None
         app = self.plan[0].app
         instance: Any = app()
         env = {**app.env, **self.settings[app.name]}
-        return self.system.ports.loop.asyncio.create_task(instance.main(env), name=f"{app.name}.main")
+        return self.system.ports.loop.asyncio.create_task(_foreground(instance.main(env)), name=f"{app.name}.main")
 
     def _exit_code(self, gone: Any, main: asyncio.Task[int | None] | None) -> int:
         if self._stop_wanted.done():
             return self._stop_wanted.result()
         if gone.done():
+            self.ended_in_order = False
             log.error("the root supervisor ended: %s", describe_reason(gone.result()))
             return EXIT_FAILED
         if main is None or main.cancelled():
             return EXIT_FAILED
         error = main.exception()
         if error is not None:
+            self.ended_in_order = False
             log.error("the foreground part failed: %s", describe_reason(error), exc_info=error)
             return EXIT_FAILED
         return main.result() or EXIT_OK
@@ -197,6 +214,7 @@ class Node:
             describe_reason(reason),
             extra={"aspen": {"event": "application_ended", "application": name, "reason": describe_reason(reason)}},
         )
+        self.ended_in_order = False
         self.request_stop(EXIT_FAILED)
 
     def bound(self, address: str) -> None:
@@ -250,6 +268,20 @@ class Node:
             self._set_log_level(level)
             self._log_level = level
         return self._log_level
+
+
+async def _foreground(main: Awaitable[int | None]) -> int | None:
+    """Runs a foreground part. What would end Python ends it alone, so that the tree is stopped in order all the same:
+    `sys.exit()`, and the `KeyboardInterrupt` of a prompt that reads Ctrl-C itself."""
+    try:
+        return await main
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code
+        log.error("the foreground part ended: %s", end.code)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def root_cause(error: AspenError) -> AspenError:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aspen.actor import System
 from aspen.limits import DEAD_LETTER_LOGS_PER_S_MAX
-from aspen.types import CrashReport, DeadLetter, SupervisorReport
+from aspen.types import CrashReport, DeadLetter, SupervisorReport, printable
 
 crash_log = logging.getLogger("aspen.crash")
 supervision_log = logging.getLogger("aspen.supervision")
@@ -106,7 +106,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level and message for people; coloured if asked for."""
+    """Time, level and message for people; coloured if asked for. What a message says cannot steer the terminal."""
 
     _COLOURS: Final = {"WARNING": "33", "ERROR": "31", "CRITICAL": "41", "DEBUG": "2"}
 
@@ -116,7 +116,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, or lines."""
-        text = super().format(record)
+        text = printable(super().format(record), keep="\n\t")
         code = self._COLOURS.get(record.levelname)
         if not self._colour or code is None:
             return text

@@ -32,7 +32,7 @@ from aspen import limits
 from aspen.actor import Process, System, Via, make_ref, process_of
 from aspen.errors import AlreadyRegistered, NoProc, Overloaded, UsageError
 from aspen.otp.actor import Actor, info
-from aspen.otp.starting import Child, _here
+from aspen.otp.starting import Child, here
 from aspen.types import Exit, Pid
 
 Keys = Literal["unique", "duplicate"]
@@ -250,10 +250,10 @@ class Registry:
         return [held.shown() for there in self._table().by_key.values() for held in there]
 
     def _table(self) -> _Table:
-        return _table(_here()[0], self.name)
+        return _table(here()[0], self.name)
 
     def _mine(self, operation: str) -> tuple[_Table, Process]:
-        system, caller = _here()
+        system, caller = here()
         if caller is None:
             raise UsageError(f"{operation}() acts for the calling actor, and no actor is calling")
         return _table(system, self.name), caller

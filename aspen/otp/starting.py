@@ -130,7 +130,7 @@ def spawn(cls: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> A:
 
 async def start_child(spec: Child[A], *, link: bool = False) -> A:
     """Starts what a specification says and returns a ref to it."""
-    system, parent = _here()
+    system, parent = here()
     if link and parent is None:
         raise UsageError("start_link() links to the calling actor, and no actor is calling; use start()")
     return cast(A, await start_in(system, spec, parent if link else None))
@@ -164,7 +164,7 @@ def whereis(cls: type[A], name: object) -> A:
 
     Calls through it raise `NoProc` while nobody does. `cls` is for the type checker and gives the methods.
     """
-    system, _ = _here()
+    system, _ = here()
     if not (isinstance(cls, type) and issubclass(cls, Behaviour)):
         raise UsageError(f"whereis({cls!r}, ...): the first argument is the actor's class")
     return cast(A, make_named_ref(system, cls.blueprint, name))
@@ -239,12 +239,12 @@ async def stop(ref: object, reason: object = NORMAL, timeout: float | None = SHU
 async def offload(fn: Callable[..., R], *args: Any, process: bool = False) -> R:
     """Runs blocking or CPU-bound work off the loop: in a thread, or in a process of its own that is killed
     when the awaiting handler is cancelled. `fn` must be importable for that."""
-    system, _ = _here()
+    system, _ = here()
     offloaded = system.ports.offload
     return await (offloaded.process(fn, args) if process else offloaded.thread(fn, args))
 
 
-def _here() -> tuple[System, Process | None]:
+def here() -> tuple[System, Process | None]:
     """The system that code runs on, and the actor on whose behalf, if any."""
     system = system_of_loop()
     return system, system.scheduler.current or _inherited(system)
@@ -256,7 +256,7 @@ def _inherited(system: System) -> Process | None:
 
 
 def _caller(operation: str) -> Process:
-    _, caller = _here()
+    _, caller = here()
     if caller is None:
         raise UsageError(f"{operation}() acts for the calling actor, and no actor is calling")
     return caller

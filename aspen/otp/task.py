@@ -35,7 +35,7 @@ from aspen.actor.reply import NEVER_NS
 from aspen.errors import ActorFailed, CallTimeout, UsageError
 from aspen.otp.actor import Actor
 from aspen.otp.dynamic import DynamicSupervisor
-from aspen.otp.starting import BRUTAL_KILL, Child, Restart, _here
+from aspen.otp.starting import BRUTAL_KILL, Child, Restart, here
 from aspen.types import KILL, SHUTDOWN, Stop, describe_reason
 
 P = ParamSpec("P")
@@ -164,7 +164,7 @@ class Task(Generic[R]):
     @staticmethod
     def async_(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Starts `fn(*args)` in an actor of its own, linked to the calling actor (to none, outside of actors)."""
-        system, owner = _here()
+        system, owner = here()
         outcome: _Outcome[Any] = _Outcome()
         process = system.spawn(TaskActor, (_checked(fn), args, kwargs, outcome), parent=owner, link=owner is not None)
         return Task(process, outcome)
@@ -263,7 +263,7 @@ class TaskSupervisor(DynamicSupervisor):
     @staticmethod
     def async_(tasks: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Task[Any]]:
         """Starts a task under the supervisor, linked to the calling actor as well. Raises ChildrenMax."""
-        return _under(tasks, fn, args, kwargs, _here()[1])
+        return _under(tasks, fn, args, kwargs, here()[1])
 
     @overload
     @staticmethod

@@ -12,6 +12,7 @@ import keyword
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from types import (
     FunctionType,
     GetSetDescriptorType,
@@ -103,8 +104,10 @@ def _in_string(typed: str, system: System) -> Iterator[Item]:
         node = tree(system, parent, COMPLETIONS_MAX * 5)
     except AspenError:
         return
-    for child in node.children:
-        if child.path.startswith(typed):
+    above = parent.rstrip("/")
+    # The paths of applications leave out the place that holds them, so they are looked for one level deeper.
+    for child in chain(node.children, *(child.children for child in node.children)):
+        if child.path.startswith(typed) and child.path.rpartition("/")[0] == above:
             yield child.path, f"{child.kind.rpartition(':')[2]} {child.status}"
 
 

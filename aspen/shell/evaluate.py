@@ -207,7 +207,7 @@ def show(value: object) -> str:
 def _failure(error: BaseException) -> RemoteFailure:
     what = describe_reason(error)
     if isinstance(error, SystemExit):
-        what = "SystemExit: it ends nothing here. Ctrl-D detaches; node.stop(confirm=...) stops the node"
+        return RemoteFailure("SystemExit: it ends nothing here. Ctrl-D detaches; node.stop(confirm=...) stops the node")
     text = _safe_traceback(error)
     if len(text) > SHELL_TRACEBACK_CHARS_MAX:
         text = f"... ({len(text)} characters)\n{text[-SHELL_TRACEBACK_CHARS_MAX:]}"

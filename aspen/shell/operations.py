@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 audit_log = logging.getLogger("aspen.audit")
 
+_KEY_CHARS_SHOWN: Final = 8
+"""Characters of a key in the text of a log line; the record has all of it, as `node_id`."""
+
 
 @dataclass(slots=True)
 class Job:
@@ -116,17 +119,33 @@ def audit(entry: TrustEntry, request: Request, outcome: str) -> None:
         level = logging.INFO
     else:
         level = logging.DEBUG
+    args = request.args if isinstance(request.args, dict) else {}
+    told = ", ".join(f"{_plain(name)}={value!r}" for name, value in args.items())
     audit_log.log(
         level,
-        "%s %s by %s (%s, %s): %s",
+        "%s(%s) by %s (%s %s...): %s",
         abbreviate(op, 40).strip("'"),
-        abbreviate(request.args, AUDIT_TEXT_CHARS_MAX),
-        entry.node_id,
-        entry.role.value,
+        told if len(told) <= AUDIT_TEXT_CHARS_MAX else f"{told[:AUDIT_TEXT_CHARS_MAX]}... ({len(told)} characters)",
         entry.label,
+        entry.role.value,
+        entry.node_id[:_KEY_CHARS_SHOWN],
         outcome,
-        extra={"op": op, "node_id": entry.node_id, "label": entry.label, "role": entry.role.value, "outcome": outcome},
+        extra={
+            "aspen": {
+                "event": "audit",
+                "op": op,
+                "node_id": entry.node_id,
+                "label": entry.label,
+                "role": entry.role.value,
+                "outcome": outcome,
+            }
+        },
     )
+
+
+def _plain(name: object) -> str:
+    """The name of an argument, whatever a client sent in its place."""
+    return name if isinstance(name, str) and name.isidentifier() else repr(name)
 
 
 # -- looking --------------------------------------------------------------------------------------------------
@@ -211,7 +230,8 @@ async def _dead_letters(job: Job) -> list[dict[str, Any]]:
 
 
 async def _restart(job: Job) -> list[str]:
-    return await restart_now(job.control.system, job.arg("path"))
+    path = job.arg("path")
+    return await restart_now(job.control.system, path if path.startswith("/") else job.target.path)
 
 
 def restart_now(system: System, path: str) -> Action[list[str]]:

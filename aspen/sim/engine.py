@@ -222,10 +222,9 @@ class Engine:
                 if steps >= self._check_at:
                     self._check()
         finally:
-            last = self.running
-            if last is not None and not last.queue:
-                last.leave_ready()  # its callback raised, as KeyboardInterrupt does
-            self.running = None
+            stepped, self.running = self.running, None
+            if stepped is not None and not stepped.queue:
+                stepped.leave_ready()  # its step raised, KeyboardInterrupt say
             events._set_running_loop(before)
 
     def _next_gc(self) -> int:

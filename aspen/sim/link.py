@@ -117,6 +117,7 @@ class Link:
         self.reported_up = False
 
     def lane(self, number: int) -> Lane:
+        """The lane of that number, made on first use."""
         lane = self.lanes[number]
         if lane is None:
             lane = self.lanes[number] = Lane(number)
@@ -127,6 +128,7 @@ class Link:
     # -- connecting ---------------------------------------------------------------------------------
 
     def try_soon(self, delay_ns: int) -> None:
+        """Tries to connect after so long."""
         engine = self.network.engine
         self.attempt = engine.call_at(engine.clock.now_ns + delay_ns, self.network.loop, self._try)
 

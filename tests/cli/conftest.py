@@ -72,8 +72,10 @@ class Machine:
             check=False,
         )
 
-    def start(self, application: str, *words: str, name: str) -> subprocess.Popen[str]:
-        """Starts a node and waits until it has announced itself."""
+    def start(self, application: str, *words: str, name: str, announced: bool = True) -> subprocess.Popen[str]:
+        """Starts a node and, unless told otherwise, waits until it has announced itself."""
+        # A shell has what runs in its background ignore Ctrl-C: the tests themselves, and then their nodes.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             [sys.executable, "-m", "aspen", "run", application, "--name", name, *words],
             env=self.environ,
@@ -83,8 +85,9 @@ class Machine:
             text=True,
             cwd=ROOT,
         )
+        signal.signal(signal.SIGINT, before)
         self.running.append(process)
-        while find_node(self.directory, name) is None:
+        while announced and find_node(self.directory, name) is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.05)
                 out, err = process.communicate()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aspen import Actor, Application, Child, Supervisor, call, cast, child
+from aspen import Actor, Application, Child, Supervisor, call, cast, child, offload
 from aspen.errors import UsageError
 
 
@@ -172,6 +173,15 @@ class Counters(Supervisor):
         yield child(Counter)
 
 
+class CalmApp(Application):
+    """Does nothing, and has no foreground part."""
+
+    name = "calm"
+
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        return child(Counters)
+
+
 class BadForeground(Foreground):
     """Its foreground part raises."""
 
@@ -180,3 +190,68 @@ class BadForeground(Foreground):
     async def main(self, env: Mapping[str, Any]) -> int:
         """Raises."""
         raise ValueError("no foreground today")
+
+
+class Sleeper(Actor):
+    """Blocks a thread for longer than anyone would wait."""
+
+    async def init(self) -> None:
+        """Begins at once."""
+        self._sleeping = asyncio.ensure_future(offload(time.sleep, 3_600.0))
+
+
+class LeavesThread(Foreground):
+    """Leaves a thread behind that blocks."""
+
+    name = "leavesthread"
+
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        return child(Sleepers)
+
+
+class Sleepers(Supervisor):
+    """One that sleeps."""
+
+    def children(self) -> Iterable[Child[Any]]:
+        yield child(Sleeper)
+
+
+class LeavesTask(Foreground):
+    """Leaves an asyncio task behind that does not take its cancelling."""
+
+    name = "leavestask"
+
+    async def main(self, env: Mapping[str, Any]) -> int:
+        """Begins the task and ends."""
+        self._stubborn = asyncio.ensure_future(_stubborn())
+        await asyncio.sleep(0)
+        return 7
+
+
+async def _stubborn() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3_600.0)
+
+
+class HoldsLoop(Actor):
+    """Never lets go of the loop."""
+
+    def __init__(self) -> None:
+        time.sleep(3_600.0)
+
+
+class Holders(Supervisor):
+    """One that holds the loop."""
+
+    def children(self) -> Iterable[Child[Any]]:
+        yield child(HoldsLoop)
+
+
+class HoldsLoopApp(Application):
+    """Holds the loop as it starts."""
+
+    name = "holdsloop"
+
+    def start(self, env: Mapping[str, Any]) -> Child[Any]:
+        return child(Holders)

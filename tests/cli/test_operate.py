@@ -60,6 +60,22 @@ def test_any_actor_can_be_restarted(sick: Machine, path: str) -> None:
     assert after["restarts"] == before["restarts"] + 1
 
 
+def test_an_actor_can_be_named_in_the_place_of_its_path(sick: Machine) -> None:
+    assert ask(sick, "restart", "sick", "counter")["restart"] == ["/sick/counter"]
+    assert ask(sick, "state", "sick", "counter")["path"] == "/sick/counter"
+
+
+def test_a_trace_of_nothing_says_so(sick: Machine) -> None:
+    done = sick.aspen("trace", "sick", "/sick/counter", "--seconds", "0.1")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "neither received nor answered anything within 0.1 s" in done.stderr
+
+
+def test_the_times_of_a_trace_begin_at_zero(sick: Machine) -> None:
+    first = sick.aspen("trace", "sick", "/sick/flooded", "--limit", "2").stdout.splitlines()[0]
+    assert first.split()[:2] == ["0.000000", "receive"]
+
+
 def test_a_subtree_can_be_restarted(sick: Machine) -> None:
     before = at(ask(sick, "tree", "sick"), "/sick/counter")
     done = sick.aspen("restart", "sick", "/sick")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Machine, end
+from tests.cli.conftest import LIMIT_S, ROOT, Machine, end
 
 
 def records(log: str) -> list[dict[str, object]]:
@@ -23,6 +26,30 @@ def test_a_signal_stops_it_in_order(machine: Machine, number: int) -> None:
     assert code == 0, err
     assert [record["event"] for record in records(err) if "event" in record][-1] in ("stop", "dead_letter")
     assert machine.aspen("nodes", "--json").stdout.strip() == "[]"
+
+
+def test_under_nohup_it_outlives_its_terminal(machine: Machine) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = machine.start("tests.cli.sick:Sick", name="a")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    assert machine.aspen("attach", "a", input="1 + 1\n").stdout == "2\n"
+    assert "SIGHUP" not in end(process)[2]
+
+
+def test_the_third_signal_is_heard_by_a_node_whose_loop_is_held(machine: Machine) -> None:
+    process = machine.start("tests.cli.sick:HoldsLoopApp", name="a", announced=False)
+    assert process.stderr is not None
+    while '"stall"' not in process.stderr.readline():
+        assert process.poll() is None
+    for _ in range(int(LIMIT_S / 0.05)):  # Signals in quick succession are one, so: as often as a person would.
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            break
+    assert process.poll() == 130
 
 
 def test_a_permanent_application_that_dies_ends_the_node(machine: Machine) -> None:
@@ -49,6 +76,32 @@ def test_a_foreground_part_that_raises(machine: Machine) -> None:
     done = machine.aspen_process("run", "tests.cli.sick:BadForeground")
     assert done.returncode == 1
     assert "no foreground today" in done.stderr
+
+
+def test_a_log_on_a_full_disk_harms_nothing(machine: Machine) -> None:
+    done = machine.aspen_process("run", "tests.cli.sick:Foreground", "--log-file", "/dev/full")
+    assert done.returncode == 7
+    first, last = done.stderr.splitlines()
+    assert first == "aspen: the log cannot be written: No space left on device; records are lost, the node goes on"
+    assert last.endswith("records of the log are lost")
+
+
+@pytest.mark.parametrize(("app", "left"), [("LeavesThread", "aspen-offload_0"), ("LeavesTask", "task")])
+def test_what_is_left_does_not_keep_the_process(machine: Machine, app: str, left: str) -> None:
+    impatient = "from aspen import cli, limits; limits.NODE_EXIT_S = 0.3; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", impatient, "run", f"tests.cli.sick:{app}"],
+        env=machine.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert f"ends without what is left in it after 0.3 s ({'threads: ' if app == 'LeavesThread' else ''}" in done.stderr
+    assert left in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

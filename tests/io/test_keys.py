@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aspen.errors import ConfigError
+from aspen.io import keys
 from aspen.io.keys import (
     Identity,
     config_dir,
     load_identity,
     load_or_create_identity,
+    load_or_create_user,
     load_trusted,
     save_trusted,
 )
@@ -205,3 +207,52 @@ def test_the_trusted_file(tmp_path: Path) -> None:
     path.write_text("nonsense\n")
     with pytest.raises(ConfigError, match=f"{path}:1: "):
         load_trusted(tmp_path)
+
+
+def test_users_who_race_are_one_and_trusted(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        users = set(pool.map(lambda _: load_or_create_user(tmp_path).node_id, range(8)))
+    assert [entry.node_id for entry in load_trusted(tmp_path).entries] == list(users)
+
+
+def test_a_crash_while_the_user_is_made_leaves_nobody_untrusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = keys._write
+    for fails_at in (0, 1):
+        written = []
+
+        def crashing(path: Path, text: str, *, replace: bool) -> None:
+            if len(written) == fails_at:  # noqa: B023 -- called within the loop
+                raise KeyboardInterrupt
+            written.append(path)  # noqa: B023 -- called within the loop
+            write(path, text, replace=replace)
+
+        monkeypatch.setattr(keys, "_write", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            load_or_create_user(tmp_path)
+        monkeypatch.undo()
+        user = load_or_create_user(tmp_path)
+        assert load_trusted(tmp_path).find(user.node_id) is not None
+        (tmp_path / "user.key").unlink()
+
+
+def test_a_key_that_its_user_no_longer_trusts_stays_out(tmp_path: Path) -> None:
+    user = load_or_create_user(tmp_path)
+    save_trusted(tmp_path, load_trusted(tmp_path).without(user.node_id))
+    assert load_or_create_user(tmp_path) == user
+    assert not load_trusted(tmp_path).entries
+
+
+def test_no_node_has_the_key_of_a_person(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose another --name"):
+        load_or_create_identity(tmp_path, "user")
+
+
+def test_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(ConfigError, match="ASPEN_CONFIG_DIR"):
+        config_dir({})

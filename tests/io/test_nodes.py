@@ -72,3 +72,9 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ConfigError, match="choose another --config-dir"):
         NodeSeat(tmp_path, "a")
+
+
+def test_a_record_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run" / "a.boot").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"a\.boot cannot be used"):
+        NodeSeat(tmp_path, "a")

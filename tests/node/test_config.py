@@ -56,6 +56,11 @@ def test_other_variables_of_the_environment_are_not_ours() -> None:
     assert read_config(environ={"ASPEN_CONFIG_DIR": "/x", "ASPENS": "y", "ASPEN_": "z"}) == NodeConfig()
 
 
+def test_two_underscores_end_the_name_of_an_application() -> None:
+    config = read_config(environ={"ASPEN_APPS_MY_SHOP__UNIT_PRICE": "2", "ASPEN_APPS_SHOP_UNIT_PRICE": "3"})
+    assert config.apps == {"my_shop": {"unit_price": 2}, "shop": {"unit_price": 3}}
+
+
 def test_settings_of_an_application_are_checked_against_its_defaults() -> None:
     known = {"workers": 4, "rate": 1.0, "path": "", "fast": False, "any": None}
     config = read_config(flags={"apps.x.workers": 8, "apps.x.rate": 2, "apps.x.any": [1]})

@@ -36,6 +36,7 @@ def test_a_class_path_is_found() -> None:
         ("nowhere_for_tests.deep:App", ["no module 'nowhere_for_tests'"]),
         ("shop_for_tests.sub:App", ["no module"]),
         ("shop_for_tests:Shpo", ["no 'Shpo'", "did you mean 'Shop'?"]),
+        ("shop_for_tests:x", ["no 'x'", "it has: NoShop, Shop"]),
         ("shop_for_tests:NoShop", ["the class NoShop", "derive a class from aspen.Application"]),
         ("shop_for_tests:value", ["is 1, not an application"]),
         ("broken_for_tests:App", ["broken_for_tests.py:2", "ZeroDivisionError"]),

@@ -223,7 +223,8 @@ def test_the_audit_log_names_the_key_and_what_it_did(shop: Any, caplog: pytest.L
     with caplog.at_level(logging.DEBUG, "aspen.audit"):
         shop.run(main)
     records = [record for record in caplog.records if record.name == "aspen.audit"]
-    assert [(r.levelname, r.op, r.node_id, r.outcome) for r in records] == [  # type: ignore[attr-defined]
+    told = [record.aspen for record in records]  # type: ignore[attr-defined]
+    assert [(r.levelname, t["op"], t["node_id"], t["outcome"]) for r, t in zip(records, told, strict=True)] == [
         ("INFO", "restart", OLE.node_id, "asked"),
         ("INFO", "restart", OLE.node_id, "done"),
         ("WARNING", "eval", OLE.node_id, "denied"),
@@ -235,4 +236,5 @@ def test_the_audit_log_names_the_key_and_what_it_did(shop: Any, caplog: pytest.L
         ("INFO", "eval", ADA.node_id, "cancelled"),
     ]
     assert all("\n" not in record.getMessage() for record in records)
-    assert "'/bank/ana'" in records[0].getMessage() and "key of operator" in records[0].getMessage()
+    assert records[0].getMessage().startswith("restart(path='/bank/ana') by key of operator (operator ")
+    assert OLE.node_id[:8] in records[0].getMessage()

@@ -1,0 +1,177 @@
+"""`aspen up`: several nodes on this machine, each in a process of its own, under one parent that keeps them alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from aspen.cli.app import DONE, FAILED, Settings, on_loop
+from aspen.io.children import ChildProcess
+from aspen.io.clock import RealClock
+from aspen.io.signals import StopSignals
+from aspen.limits import HEART_SILENCE_S, UP_NODES_MAX
+from aspen.node import load_application
+from aspen.node.config import LOG_LEVELS
+from aspen.node.heart import ENDED, GAVE_UP, Effect, Heart, Kill, Spawn
+
+TICK_S: Final = 0.1
+
+
+@click.command()
+@click.argument("application", metavar="MODULE:APP")
+@click.argument("words", metavar="[-- ARGS...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--nodes", "count", type=click.IntRange(1, UP_NODES_MAX), default=3, show_default=True)
+@click.option("--name", help="What the nodes' names begin with.  [default: the application's name]")
+@click.option("--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file, for all nodes.")
+@click.option("--set", "settings", metavar="APP.KEY=VALUE", multiple=True, help="A setting of an application.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS))
+@click.option(
+    "--silence",
+    type=click.FloatRange(0.5),
+    default=HEART_SILENCE_S,
+    show_default=True,
+    help="Seconds without a sign of life after which a node is killed and started anew.",
+)
+@click.pass_obj
+@on_loop
+async def up(
+    shared: Settings,
+    /,
+    application: str,
+    words: tuple[str, ...],
+    count: int,
+    name: str | None,
+    file: Path | None,
+    settings: tuple[str, ...],
+    log_level: str | None,
+    silence: float,
+) -> int:
+    """Runs an application on several nodes of this machine, each an OS process, and keeps them alive.
+
+    A node that dies, or gives no sign of life, is started anew. The first node has the terminal and runs the
+    application's foreground part, if it has one; when that ends, all stop. Ctrl-C stops them in order. The exit code is
+    that of the first node, or 1 when a node could not be kept alive.
+    """
+    sys.path.insert(0, os.getcwd())
+    app = load_application(application)
+    app.arguments(words)  # what is wrong with them is said once, and not by every node
+    options = ["--config", str(file)] if file is not None else []
+    options += [word for setting in settings for word in ("--set", setting)]
+    options += ["--log-level", log_level] if log_level is not None else []
+    prefix = name or app.name
+    nodes = [
+        _Node(
+            f"{prefix}-{number}",
+            [
+                application,
+                *options,
+                "--name",
+                f"{prefix}-{number}",
+                *([] if number == 1 else ["--no-main"]),
+                "--",
+                *words,
+            ],
+            shared,
+            Heart(silence_s=silence),
+            leads=number == 1,
+        )
+        for number in range(1, count + 1)
+    ]
+    return await _Parent(nodes).run()
+
+
+class _Node:
+    """One node: its heart, and its process now."""
+
+    def __init__(self, name: str, words: list[str], shared: Settings, heart: Heart, *, leads: bool) -> None:
+        self.name, self.heart, self.leads = name, heart, leads
+        self._command = [sys.executable, "-m", "aspen", "--config-dir", str(shared.directory), "run", *words]
+        self._process: ChildProcess | None = None
+
+    async def perform(self, effect: Effect) -> None:
+        """Does what the heart wants."""
+        process = self._process
+        if isinstance(effect, Spawn):
+            await self._spawn()
+        elif process is not None and isinstance(effect, Kill):
+            self.say(f"{effect.why}; it is killed")
+            process.kill()
+        elif process is not None:
+            process.terminate()
+
+    async def _spawn(self) -> None:
+        if self.heart.exit_code is not None:
+            self.say("starts anew")
+        self._process = ChildProcess(
+            self._command,
+            environ=_environ(),
+            on_beat=lambda: self.heart.beat(_now_ns()),
+            on_farewell=self.heart.farewell,
+            on_exit=self._exited,
+            on_line=None if self.leads else self.say,
+        )
+        try:
+            await self._process.start()
+        except OSError as error:
+            self.say(f"cannot be started: {error.strerror}")
+            self.heart.exited(_now_ns(), FAILED)
+            return
+        self.heart.started(_now_ns())
+
+    def _exited(self, code: int) -> None:
+        self.heart.exited(_now_ns(), code)
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        if self.heart.state == GAVE_UP:
+            self.say(f"ended ({how}) and is given up: {self.heart.why}")
+        elif self.heart.state != ENDED:
+            self.say(f"ended ({how})")
+
+    def say(self, text: str) -> None:
+        """Prints a line of this node's, on standard error."""
+        click.echo(f"{self.name}: {text}", err=True)
+
+
+class _Parent:
+    def __init__(self, nodes: list[_Node]) -> None:
+        self._nodes = nodes
+        self._stopping = False
+
+    async def run(self) -> int:
+        """Until every node has ended."""
+        with StopSignals(asyncio.get_running_loop(), lambda _: self._stop()):
+            while not all(node.heart.over for node in self._nodes):
+                for node in self._nodes:
+                    for effect in node.heart.tick(_now_ns()):
+                        await node.perform(effect)
+                lead = self._nodes[0].heart
+                if lead.over or any(node.heart.state == GAVE_UP for node in self._nodes):
+                    self._stop()
+                for node in self._nodes if self._stopping else ():
+                    for effect in node.heart.stop(_now_ns()):
+                        await node.perform(effect)
+                await asyncio.sleep(TICK_S)
+        if any(node.heart.state == GAVE_UP for node in self._nodes):
+            return FAILED
+        return max(0, self._nodes[0].heart.exit_code or DONE)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+
+def _environ() -> Mapping[str, str]:
+    return os.environ
+
+
+def _now_ns() -> int:
+    return RealClock.mono_ns()
+
+
+def add_to(group: click.Group) -> None:
+    """Adds the command."""
+    group.add_command(up)

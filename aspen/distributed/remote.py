@@ -1,0 +1,440 @@
+"""Actors of other nodes: calls, casts, links, monitors, exits and starts across a link.
+
+`Remote` is the node's `Far` side (see `aspen.actor.remote`). It turns what a local actor does to a far one into
+messages, and the messages of other nodes into what their actors do to local ones. The messages of a session with a
+peer arrive in the order sent, each once, up to its end; when it ends, whatever was under way with that peer fails with
+`NoConnection`, and every link and monitor across it is told `noconnection`, once.
+
+What travels is the same as between local actors, encoded by `aspen.wire`: a value that cannot leave the process raises
+`NotEncodable` at the sender; a pid or a ref in a message stays usable anywhere. Errors and exit reasons that cannot
+be encoded arrive as faithful substitutes.
+
+Ordering: messages and signals to one actor arrive in the order in which this node's actors sent them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from aspen import wire
+from aspen.actor import Process, Reply, System
+from aspen.actor.behaviour import APPLY, INFO
+from aspen.actor.process import DEAD
+from aspen.actor.remote import RemoteProcess
+from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice
+from aspen.actor.sending import deliver_call, put_stop, put_urgent, send_slow
+from aspen.actor.travel import class_of
+from aspen.errors import ActorFailed, BadFrame, NoConnection, NoProc, NotEncodable, Overloaded, StartFailed, UsageError
+from aspen.limits import FAR_START_S, REMOTE_CALLS_KEPT_MIN
+from aspen.otp.starting import Child, start_in
+from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
+
+# What a message is about: its first item.
+CAST: Final = 0
+CALL: Final = 1
+ANSWER: Final = 2
+FAIL: Final = 3
+STOP: Final = 4
+EXIT: Final = 5
+LINK: Final = 6
+UNLINK: Final = 7
+MONITOR: Final = 8
+DEMONITOR: Final = 9
+DOWN: Final = 10
+START: Final = 11
+
+
+class Carrier(Protocol):
+    """What carries messages to peers: the links of this node."""
+
+    def send(self, peer: str, message: bytes, /) -> bool:
+        """Queues a message, connecting on demand. False: not sent, as too much waits for this peer already."""
+        ...
+
+    def fail(self, peer: str, reason: str, /) -> None:
+        """Ends the session with a peer that sends what makes no sense."""
+        ...
+
+
+class FarCaller(Reply[Any]):
+    """The callee's end of a call from another node: answering it sends the answer."""
+
+    __slots__ = ("_id", "_peer", "_remote")
+
+    def __init__(self, remote: Remote, peer: Peer, id: int, callee: Process, deadline: int) -> None:
+        super().__init__(callee, deadline)
+        self._remote, self._peer, self._id = remote, peer, id
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._remote.answer(self._peer, self._id, self.error, None if self.error is not None else self.value)
+
+
+class FarWatcher(Notice[Any]):
+    """A monitor that an actor of another node has on one of this: the end is told to that node."""
+
+    __slots__ = ("_number", "_peer", "_remote")
+
+    def __init__(self, remote: Remote, peer: Peer, number: int, target: Process) -> None:
+        super().__init__(target, NEVER_NS)
+        self._remote, self._peer, self._number = remote, peer, number
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._remote.tell_down(self._peer, self._number, self.value)
+
+
+class Peer:
+    """What is under way with one peer, for as long as a session lasts."""
+
+    __slots__ = ("calls", "calls_kept", "monitors", "name", "watchers")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls: dict[int, Reply[Any]] = {}
+        """Calls of this node's actors that the peer has not answered."""
+        self.calls_kept = REMOTE_CALLS_KEPT_MIN
+        self.monitors: dict[int, RemoteProcess] = {}
+        """Actors of the peer that are watched here, by the number of the monitor."""
+        self.watchers: dict[int, tuple[FarWatcher, Process]] = {}
+        """Actors of this node that the peer watches, by the peer's number."""
+
+
+class Remote:
+    """The way to the actors of other nodes, and theirs to this one's. All on the node's loop."""
+
+    def __init__(self, system: System, carrier: Carrier) -> None:
+        self.system = system
+        self._carrier = carrier
+        self._peers: dict[str, Peer] = {}
+        self._stand_ins: weakref.WeakValueDictionary[tuple[str, int, int, object], RemoteProcess] = (
+            weakref.WeakValueDictionary()
+        )
+        self._count = 0
+        self._handlers: dict[int, Callable[..., None]] = {
+            CAST: self._on_cast,
+            CALL: self._on_call,
+            ANSWER: self._on_answer,
+            FAIL: self._on_fail,
+            STOP: self._on_stop,
+            EXIT: self._on_exit,
+            LINK: self._on_link,
+            UNLINK: self._on_unlink,
+            MONITOR: self._on_monitor,
+            DEMONITOR: self._on_demonitor,
+            DOWN: self._on_down,
+            START: self._on_start,
+        }
+        system.far = self
+
+    # -- what local actors do to far ones: `aspen.actor.remote.Far` -------------------------------------------
+
+    def resolve(self, pid: Pid, kind: str, name: object) -> RemoteProcess:
+        """The stand-in for the actor of that pid, or for the holder of that name on the pid's node; always the same
+        one while anybody holds it."""
+        key = (pid.node, pid.boot, pid.serial, name)
+        blueprint = class_of(kind).blueprint
+        found = self._stand_ins.get(key)
+        if found is None:
+            found = self._stand_ins[key] = RemoteProcess(self.system, blueprint, pid, name, self)
+        elif not found.blueprint.specs:
+            found.blueprint = blueprint  # It was known by its pid only.
+        return found
+
+    def cast(self, target: RemoteProcess, name: str, args: tuple[Any, ...]) -> None:
+        """Sends a cast. What is not taken becomes a dead letter."""
+        if not self._send(target.pid.node, (CAST, _address(target), name, args)):
+            self.system.dead_letter(target, "overloaded", (name, *args))
+
+    def call(self, target: RemoteProcess, name: str, args: tuple[Any, ...], reply: Reply[Any], urgent: bool) -> None:
+        """Sends a call; `reply` is answered, or fails."""
+        now_ns = self.system.scheduler.mono_ns()
+        left_ns = reply.deadline - now_ns if reply.deadline < FOREVER_NS else None
+        self._ask(target.pid.node, reply, lambda number: (CALL, number, _address(target), name, args, left_ns, urgent))
+
+    def start(self, node: str, spec: Child[Any], link_to: Process | None) -> Reply[Any]:
+        """Starts an actor on another node; the reply brings a ref to it, once it is ready there."""
+        kind = spec.kind
+        stand_in = self.resolve(Pid(node, 0, 0), kind, None)
+        reply: Reply[Any] = Reply(stand_in, self.system.scheduler.mono_ns() + int(FAR_START_S * 1e9))
+        parent = None if link_to is None else link_to.pid
+        parent_kind = "" if link_to is None else link_to.blueprint.kind
+        self._ask(
+            node,
+            reply,
+            lambda number: (START, number, kind, spec.args, dict(spec.kwargs), spec.name, parent, parent_kind),
+        )
+        return reply
+
+    def stop(self, target: RemoteProcess, reason: object) -> None:
+        """Asks an actor to end in order."""
+        self._signal(target.pid.node, (STOP, _address(target), _portable(reason)))
+
+    def exit(self, sender: Process | None, target: RemoteProcess, reason: object, linked: bool) -> None:
+        """Sends an exit signal."""
+        who = sender.pid if sender is not None else None
+        kind = sender.blueprint.kind if sender is not None else ""
+        self._signal(target.pid.node, (EXIT, who, kind, _address(target), _portable(reason), linked))
+
+    def link(self, one: Process, target: RemoteProcess) -> None:
+        """Has the far actor know of the link.
+
+        Raises:
+            UsageError: `target` is a name. Its holders come and go, and a link is between two lives.
+        """
+        if target.far_name is not None:
+            raise UsageError(f"{target.path} is a name; link to the actor itself, or monitor the name")
+        self._signal(target.pid.node, (LINK, one.pid, one.blueprint.kind, _address(target)))
+
+    def unlink(self, one: Process, target: RemoteProcess) -> None:
+        """Has the far actor forget the link."""
+        self._signal(target.pid.node, (UNLINK, one.pid, one.blueprint.kind, _address(target)))
+
+    def monitor(self, target: RemoteProcess, number: int) -> None:
+        """Has the end of the far actor told to watcher `number` of `target`."""
+        self._peer(target.pid.node).monitors[number] = target
+        self._signal(target.pid.node, (MONITOR, number, _address(target)))
+
+    def demonitor(self, target: RemoteProcess, number: int) -> None:
+        """Takes `monitor` back."""
+        if self._peer(target.pid.node).monitors.pop(number, None) is not None:
+            self._signal(target.pid.node, (DEMONITOR, number))
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    def _peer(self, name: str) -> Peer:
+        peer = self._peers.get(name)
+        if peer is None:
+            peer = self._peers[name] = Peer(name)
+        return peer
+
+    def _send(self, node: str, message: tuple[Any, ...]) -> bool:
+        return self._carrier.send(node, wire.encode(message))
+
+    def _signal(self, node: str, message: tuple[Any, ...]) -> None:
+        """Sends what must not be lost. When it cannot be, the session is ended, and both sides know that."""
+        if not self._send(node, message):
+            self._carrier.fail(node, "too much waits for this peer; a link or a monitor could not be told")
+
+    def _ask(self, node: str, reply: Reply[Any], message: Callable[[int], tuple[Any, ...]]) -> None:
+        self._count = id = self._count + 1
+        if not self._send(node, message(id)):
+            reply.fail(Overloaded(f"too much waits for node {node}; not sent: slow down, or try again later"))
+            return
+        peer = self._peer(node)
+        peer.calls[id] = reply
+        if len(peer.calls) > peer.calls_kept:  # Those whose callers have given up are dropped in time.
+            peer.calls = {id: waiting for id, waiting in peer.calls.items() if not waiting.done_}
+            peer.calls_kept = max(REMOTE_CALLS_KEPT_MIN, 2 * len(peer.calls))
+
+    def answer(self, peer: Peer, id: int, error: BaseException | None, value: object) -> None:
+        """Sends the answer of a call that came from a peer, if the session that it came in lasts."""
+        if self._peers.get(peer.name) is not peer:
+            return
+        message: tuple[Any, ...]
+        if error is None:
+            message = (ANSWER, id, value)
+        else:
+            message = (FAIL, id, error)
+        try:
+            data = wire.encode(message)
+        except NotEncodable as refused:
+            failure = ActorFailed(f"the answer cannot leave node {self.system.name}: {refused}", refused)
+            data = wire.encode((FAIL, id, failure))
+        if not self._carrier.send(peer.name, data):
+            self._carrier.fail(peer.name, "too much waits for this peer; an answer could not be sent")
+
+    def tell_down(self, peer: Peer, number: int, reason: object) -> None:
+        """Tells a peer of the end of an actor that it watches, if the session lasts."""
+        if self._peers.get(peer.name) is peer and peer.watchers.pop(number, None) is not None:
+            self._signal(peer.name, (DOWN, number, _portable(reason)))
+
+    # -- what far actors do to local ones ---------------------------------------------------------------------
+
+    def on_message(self, peer: str, data: bytes) -> None:
+        """Takes a message of a peer. One that makes no sense ends the session with it."""
+        try:
+            message = wire.decode(data)
+            if type(message) is not tuple or not message:
+                raise BadFrame("a message between nodes is a tuple")
+            handler = self._handlers.get(message[0])
+            if handler is None:
+                raise BadFrame(f"there is no message {message[0]!r:.40}")
+            handler(self._peer(peer), *message[1:])
+        except (BadFrame, TypeError, ValueError, AttributeError) as error:
+            self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+
+    def on_session_down(self, peer: str, reason: str = "") -> None:
+        """The session with a peer has ended: everything under way fails, and everyone bound is told."""
+        lost = self._peers.pop(peer, None)
+        if lost is None:
+            lost = Peer(peer)
+        why = f"node {peer} is not reachable{': ' + reason if reason else ''}; it may have been done"
+        for reply in lost.calls.values():
+            reply.fail(NoConnection(why))
+        for watcher, target in lost.watchers.values():
+            self.system.forget(target, watcher)
+        bound = [one for one in self._stand_ins.values() if one.pid.node == peer]
+        for stand_in in sorted(bound, key=lambda one: (one.pid, one.blueprint.kind, str(one.far_name))):
+            self.system.lost(stand_in, NOCONNECTION)
+
+    def _local(self, address: tuple[Any, ...]) -> Process:
+        """The actor that a peer means; one that is dead when there is none."""
+        boot, serial, kind, name = address
+        if name is not None:
+            return self.system.whereis(name) or self.system.tombstone(name)
+        found = self.system.find(Pid(self.system.name, boot, serial))
+        if found is None:
+            found = self.system.tombstone(f"<{kind.rpartition(':')[2]} {self.system.name}.{boot}.{serial}>")
+        return found
+
+    def _stand_in(self, peer: Peer, pid: object, kind: str) -> RemoteProcess:
+        if not isinstance(pid, Pid) or pid.node != peer.name:
+            raise BadFrame(f"{pid!r:.80} is not an actor of {peer.name}")
+        return self.resolve(pid, kind, None)
+
+    def _on_cast(self, peer: Peer, address: tuple[Any, ...], name: str, args: tuple[Any, ...]) -> None:
+        target = self._local(address)
+        if name != INFO:
+            _check_handler(target, name, args, is_call=False)
+        send_slow(target, name, args)
+
+    def _on_call(
+        self,
+        peer: Peer,
+        id: int,
+        address: tuple[Any, ...],
+        name: str,
+        args: tuple[Any, ...],
+        left_ns: int | None,
+        urgent: bool,
+    ) -> None:
+        target = self._local(address)
+        deadline = NEVER_NS if left_ns is None else self.system.scheduler.mono_ns() + left_ns
+        reply = FarCaller(self, peer, id, target, deadline)
+        if target.wake == DEAD:
+            reply.fail(NoProc(f"{target.path} is not running on node {self.system.name}; {name} was not executed"))
+            return
+        _check_handler(target, name, args, is_call=True)
+        if urgent:
+            put_urgent(target, name, args, reply)
+        else:
+            deliver_call(target, name, args, reply)
+
+    def _on_answer(self, peer: Peer, id: int, value: object) -> None:
+        reply = peer.calls.pop(id, None)
+        if reply is not None:
+            reply.resolve(value)
+
+    def _on_fail(self, peer: Peer, id: int, error: BaseException) -> None:
+        reply = peer.calls.pop(id, None)
+        if not isinstance(error, Exception):
+            raise BadFrame("a call fails with an exception")
+        if reply is not None:
+            reply.fail(error)
+
+    def _on_stop(self, peer: Peer, address: tuple[Any, ...], reason: object) -> None:
+        put_stop(self._local(address), reason)
+
+    def _on_exit(
+        self, peer: Peer, who: Pid | None, kind: str, address: tuple[Any, ...], reason: object, linked: bool
+    ) -> None:
+        target = self._local(address)
+        sender = None if who is None else self._stand_in(peer, who, kind)
+        if linked and sender is not None and sender.links is not None:
+            sender.links.discard(target)
+        self.system.signal(target, "exit", (sender, reason, linked))
+
+    def _on_link(self, peer: Peer, who: Pid, kind: str, address: tuple[Any, ...]) -> None:
+        target, stand_in = self._local(address), self._stand_in(peer, who, kind)
+        if target.wake == DEAD:
+            self._signal(peer.name, (EXIT, self._meant(address), "", _address(stand_in), NOPROC, True))
+            return
+        self.system.bind(target, stand_in)
+
+    def _on_unlink(self, peer: Peer, who: Pid, kind: str, address: tuple[Any, ...]) -> None:
+        target, stand_in = self._local(address), self._stand_in(peer, who, kind)
+        self.system.unbind(target, stand_in)
+
+    def _meant(self, address: tuple[Any, ...]) -> Pid:
+        boot, serial, _, _ = address
+        return Pid(self.system.name, boot, serial)
+
+    def _on_monitor(self, peer: Peer, number: int, address: tuple[Any, ...]) -> None:
+        target = self._local(address)
+        if target.wake == DEAD:
+            self._signal(peer.name, (DOWN, number, NOPROC))
+            return
+        if number in peer.watchers:
+            raise BadFrame(f"monitor {number} is set already")
+        watcher = FarWatcher(self, peer, number, target)
+        peer.watchers[number] = (watcher, target)
+        self.system.monitor(watcher, target)
+
+    def _on_demonitor(self, peer: Peer, number: int) -> None:
+        watching = peer.watchers.pop(number, None)
+        if watching is not None:
+            self.system.forget(watching[1], watching[0])
+
+    def _on_down(self, peer: Peer, number: int, reason: object) -> None:
+        target = peer.monitors.pop(number, None)
+        watchers = target.watchers if target is not None else None
+        watcher = watchers.pop(number, None) if watchers is not None else None
+        if target is not None and watcher is not None:
+            self.system.tell_watcher(watcher, number, target, reason)
+
+    def _on_start(
+        self,
+        peer: Peer,
+        id: int,
+        kind: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: object,
+        parent: Pid | None,
+        parent_kind: str,
+    ) -> None:
+        cls = class_of(kind)
+        if cls.__module__ == "aspen.actor.system":
+            missing = f"node {self.system.name} has no actor class {kind!r}; import it there"
+            self.answer(peer, id, UsageError(missing), None)
+            return
+        spec: Child[Any] = Child(cls, args, tuple(kwargs.items()), id=cls.__qualname__.rpartition(".")[2], name=name)
+        linked = None if parent is None else self._stand_in(peer, parent, parent_kind)
+
+        async def start() -> None:
+            try:
+                ref = await start_in(self.system, spec, linked)
+            except (Exception, Ignore) as error:
+                told = error if isinstance(error, Exception) else StartFailed(f"{kind} asked not to run")
+                self.answer(peer, id, told, None)
+                return
+            self.answer(peer, id, None, ref)
+
+        self.system.ports.loop.asyncio.create_task(start(), name=f"start {kind} for {peer.name}")
+
+
+def _address(target: RemoteProcess) -> tuple[int, int, str, object]:
+    pid = target.pid
+    return (pid.boot, pid.serial, target.blueprint.kind, target.far_name)
+
+
+def _check_handler(target: Process, name: str, args: tuple[Any, ...], *, is_call: bool) -> None:
+    """A peer may send what a ref can, and nothing else: the kernel's own messages have no handler."""
+    if target.wake == DEAD:
+        return
+    handler = args[0] if name == APPLY and args else name
+    spec = target.blueprint.specs.get(handler) if isinstance(handler, str) else None
+    if spec is None or spec.is_call is not is_call:
+        raise BadFrame(f"{target.blueprint.kind} has no {'call' if is_call else 'cast'} {name!r:.80}")
+
+
+def _portable(reason: object) -> object:
+    """The exit reason, or a text that describes it when it cannot leave the process."""
+    try:
+        wire.encode(reason)
+    except NotEncodable:
+        return describe_reason(reason)
+    return reason
