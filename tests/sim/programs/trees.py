@@ -70,6 +70,10 @@ class Worker(Actor):
         raise Boom
 
 
+class Helper(Actor):
+    """Does nothing, under no name."""
+
+
 class Team(Supervisor):
     strategy = "rest_for_one"
     intensity = (3, 2.0)
@@ -77,6 +81,7 @@ class Team(Supervisor):
     def children(self) -> Any:
         for place in range(WORKERS):
             yield child(Worker, place).opts(name=f"w{place}")
+        yield child(Helper)
 
 
 class Root(Supervisor):
