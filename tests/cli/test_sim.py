@@ -119,7 +119,7 @@ def test_determinism_is_verified(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "again",
-            "2000 callbacks ran and it is not done; does something spin, or is steps_max too small? Who ran most: n1",
+            "200 callbacks ran and it is not done; does something spin, or is steps_max too small? Who ran most: n1",
         ),
         ("clock", "sick.py:24 in Spinner.clock: time.time is the real world's"),
     ],

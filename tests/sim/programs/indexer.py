@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -22,15 +24,25 @@ WORDS = [a + b + c for a in "bdk" for b in "aeiou" for c in "nrs"]
 
 @cache
 def files() -> str:
-    """A folder of sixty small files, the same each time; made before any run, in the real world."""
-    folder = Path(tempfile.gettempdir()) / "aspen-indexer-files"
+    """A folder of sixty small files, the same each time; made before any run, in the real world.
+
+    It is made once, under another name first: other processes may be reading it.
+    """
+    ready = Path(tempfile.gettempdir()) / f"aspen-indexer-files-{os.getuid()}"
+    if ready.exists():
+        return str(ready)
+    folder = Path(tempfile.mkdtemp())
     rng = random.Random(7)
     for n in range(60):
         part = folder / f"part{n % 5}"
         part.mkdir(parents=True, exist_ok=True)
         (part / f"file{n}.txt").write_text(" ".join(rng.choices(WORDS, k=rng.randrange(200))))
     (folder / "binary").write_bytes(b"\0")
-    return str(folder)
+    try:
+        folder.rename(ready)
+    except OSError:
+        shutil.rmtree(folder)  # another process was quicker
+    return str(ready)
 
 
 FOLDER = files()
@@ -58,7 +70,8 @@ async def indexed() -> dict[str, dict[str, int]]:
     nodes=1,
     seeds=5,
     faults=tuple(name for name in FAULT_CLASSES if name not in {"partition", "link", "swizzle", "network"}),
-    phases=Phases(500_000_000, 2_000_000_000, 8_000_000_000),
+    # A slow disk may stall a sync for eight seconds, and there are sixty files.
+    phases=Phases(500_000_000, 2_000_000_000, 120_000_000_000),
     workload=Workload(0, 0, 1),
     options={"broken": ""},
 )

@@ -46,7 +46,7 @@ class Boom(Exception):
 
 
 class Worker(Actor):
-    """Watches the worker before it, and looks for it anew when it has died."""
+    """Watches the worker after it, and looks for it anew when it has died."""
 
     def __init__(self, place: int) -> None:
         self.place = place
@@ -54,8 +54,8 @@ class Worker(Actor):
 
     @info(str)
     def watch(self, message: str) -> None:
-        if self.place:
-            monitor(whereis(Worker, f"w{self.place - 1}"))
+        if self.place + 1 < WORKERS:
+            monitor(whereis(Worker, f"w{self.place + 1}"))
 
     @info(Down)
     def down(self, message: DownMessage) -> None:
@@ -70,6 +70,10 @@ class Worker(Actor):
         raise Boom
 
 
+class Helper(Actor):
+    """Does nothing, under no name."""
+
+
 class Team(Supervisor):
     strategy = "rest_for_one"
     intensity = (3, 2.0)
@@ -77,6 +81,7 @@ class Team(Supervisor):
     def children(self) -> Any:
         for place in range(WORKERS):
             yield child(Worker, place).opts(name=f"w{place}")
+        yield child(Helper)
 
 
 class Root(Supervisor):
