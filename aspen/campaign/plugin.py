@@ -44,7 +44,7 @@ class SimItem(pytest.Item):
         found = sweep(self.test, seeds, jobs=config.getoption("aspen_jobs"), failures_max=1)
         if found.failures:
             failed = found.failures[0]
-            name = re.sub(r"[^A-Za-z0-9.]+", "-", self.test.target)
+            name = re.sub(r"[^A-Za-z0-9._]+", "-", self.test.target)
             path = Path(config.getoption("aspen_failures")) / f"{name}-{failed.plan.seed}.json"
             failure, _ = investigate(self.test, failed, path, runs_max=config.getoption("aspen_shrink_runs"))
             raise SimulationFailed(failure.report())

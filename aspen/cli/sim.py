@@ -251,7 +251,7 @@ def _trace(file: Path) -> TraceData:
 
 
 def _file_name(target: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", target).strip("-")
 
 
 def add_to(group: click.Group) -> None:

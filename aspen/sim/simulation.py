@@ -42,8 +42,11 @@ USER: Final = "test"
 """The check that violations of `Simulation.check` belong to."""
 
 
-class CheckFailed(AspenError):
-    """A check of the test did not hold; `violations` says which. The run ends with the first one's signature."""
+class CheckFailed(AssertionError):
+    """A check of the test did not hold; `violations` says which. The run ends with the first one's signature.
+
+    It is no AspenError: a test that catches what nodes may answer does not catch its own failure.
+    """
 
     def __init__(self, violations: Sequence[Violation]) -> None:
         super().__init__("\n".join(map(str, violations)))

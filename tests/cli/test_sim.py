@@ -17,6 +17,7 @@ from aspen.cli.app import run_command
 from tests.sim.programs.consensus import consensus
 
 ROOT = Path(__file__).parents[2]
+PLUGIN = "aspen.campaign.plugin"
 SICK = "tests.sim.programs.sick:sick"
 BROKEN = "tests.sim.programs.indexer:indexer_survives_crashes?broken=yes"
 
@@ -46,7 +47,9 @@ def test_seeds_that_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_broken_example_ends_with_the_command_that_replays_it_exactly(tmp_path: Path) -> None:
-    done = aspen("sim", "run", BROKEN, "--seeds", "40", "--out", str(tmp_path), "--shrink-runs", "40")
+    done = aspen(
+        "sim", "run", BROKEN, "--seeds", "40", "--out", str(tmp_path), "--failures", "1", "--shrink-runs", "12"
+    )
     assert done.returncode == 1, done.stderr
     assert "check test.never_restarted" in done.stdout
     last = done.stdout.rstrip().splitlines()[-1]
@@ -116,7 +119,7 @@ def test_determinism_is_verified(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "again",
-            "20000 callbacks ran and it is not done; does something spin, or is steps_max too small? Who ran most: n1",
+            "2000 callbacks ran and it is not done; does something spin, or is steps_max too small? Who ran most: n1",
         ),
         ("clock", "sick.py:24 in Spinner.clock: time.time is the real world's"),
     ],
@@ -124,7 +127,7 @@ def test_determinism_is_verified(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_never_ends_or_escapes_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, says: str
 ) -> None:
-    failure_file(tmp_path, what, "--shrink-runs", "5")
+    failure_file(tmp_path, what, "--no-shrink")
     assert says in capsys.readouterr().out
 
 
@@ -193,24 +196,15 @@ def test_a_target_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], ta
 # -- pytest -----------------------------------------------------------------------------------------------
 
 
-INSTALLED = any(point.value == "aspen.campaign.plugin" for point in importlib.metadata.entry_points(group="pytest11"))
-PLUGIN = () if INSTALLED else ("-p", "aspen.campaign.plugin")
-"""A checkout that was installed before it had the entry point names its plugin."""
+def plugin_words() -> list[str]:
+    """The plugin loads itself where Aspen is installed with its entry point."""
+    points = importlib.metadata.entry_points(group="pytest11")
+    return [] if any(one.value == PLUGIN for one in points) else ["-p", PLUGIN]
 
 
 def run_pytest(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(code)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        *PLUGIN,
-        *words,
-        "-q",
-        ".",
-    ]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugin_words(), *words, "-q", "."]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False, cwd=folder

@@ -25,7 +25,7 @@ SECOND = 1_000_000_000
 @pytest.mark.parametrize(
     ("what", "signature", "message"),
     [
-        ("again", "budget EscapedSimulation (n#: /spinner)", "20000 callbacks ran .* Who ran most: n1: /spinner"),
+        ("again", "budget EscapedSimulation (n#: /spinner)", "2000 callbacks ran .* Who ran most: n1: /spinner"),
         ("clock", "escaped EscapedSimulation", "sick.py.*time.time is the real"),
         ("check", "check test.order", "1 is not more than 2"),
         ("assert", "exception AssertionError (sick: assert len(sim.nodes) == sim.seed + #)", "assert"),

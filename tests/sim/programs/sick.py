@@ -38,7 +38,7 @@ async def order(what: str) -> None:
     getattr(whereis(Spinner, "spinner"), what)()
 
 
-@aspen.sim.test(nodes=1, seeds=2, faults=(), phases=SHORT, workload=NONE, options={"what": ""}, steps_max=20_000)
+@aspen.sim.test(nodes=1, seeds=2, faults=(), phases=SHORT, workload=NONE, options={"what": ""}, steps_max=2_000)
 async def sick(sim: Simulation) -> None:
     await sim.start(lambda node: child(Root))
     what = sim.options["what"]
