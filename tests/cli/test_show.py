@@ -18,11 +18,11 @@ SHOWN = r"a\x1b]0;title\x07\x1b[2J[/bold] :x: [red]b\x9b1m\u202ec\r"
 
 def shown(what: RenderableType) -> str:
     out = io.StringIO()
-    before, console.file = console.file, out
+    before, console._file = console._file, out
     try:
         console.print(what, soft_wrap=True)
     finally:
-        console.file = before
+        console._file = before
     return out.getvalue()
 
 

@@ -177,7 +177,8 @@ async def outcomes(client: NodeClient) -> list[Any]:
 
 
 def test_each_operation_equals_the_direct_one() -> None:
-    assert set(EXAMPLES) == set(OPERATIONS)
+    only_direct = {"join", "ticket"}  # their answers differ each time: a secret, used once
+    assert set(EXAMPLES) | only_direct == set(OPERATIONS)
 
     found: dict[str, list[Any]] = {}
 
