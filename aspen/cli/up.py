@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -123,7 +122,7 @@ class KeptNode:
             self.say("starts anew")
         self._process = ChildProcess(
             self._command,
-            environ=_environ(),
+            environ=os.environ,
             on_beat=lambda: self.heart.beat(_now_ns()),
             on_farewell=self.heart.farewell,
             on_exit=self._exited,
@@ -177,10 +176,6 @@ class Parent:
 
     def _stop(self) -> None:
         self._stopping = True
-
-
-def _environ() -> Mapping[str, str]:
-    return os.environ
 
 
 def _now_ns() -> int:
