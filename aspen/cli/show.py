@@ -36,7 +36,9 @@ def nodes(records: Iterable[NodeRecord]) -> Table:
     """Nodes of this machine."""
     table = Table("node", "process", "boot", "address", "key", box=None)
     for record in records:
-        table.add_row(record.name, str(record.process_id), str(record.boot), record.address, record.node_id)
+        table.add_row(
+            record.name, str(record.process_id), str(record.boot), record.advertised or record.address, record.node_id
+        )
     return table
 
 

@@ -391,9 +391,9 @@ async def _ticket(job: Job) -> dict[str, Any]:
 
 async def _join(job: Job) -> dict[str, Any]:
     join = Join(job.arg("node_id"), job.arg("name"), job.arg("signature"))
-    job.control.take_in(job.line.key, join)
+    welcome = job.control.take_in(job.line.key, join)
     info = job.control.info()
-    return {"node_id": info["node_id"], "name": info["name"]}
+    return {"node_id": info["node_id"], "name": info["name"], **welcome}
 
 
 Perform = Callable[[Job], Awaitable[Any]]

@@ -157,7 +157,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         # joiner reaches the node, if not where its port is bound
         _op("ticket", Role.ADMIN, {"seconds": _NUMBER, "address": str}, "seconds address"),
         # takes in the node of that id, whose key signed: see aspen.distributed.joining. Uses up the ticket whose
-        # key is the client's -> {"node_id": str, "name": str} of this node
+        # key is the client's -> {"node_id": str, "name": str} of this node, with what NodeControl.take_in brings
         _op("join", Role.JOINER, {"node_id": str, "name": str, "signature": bytes}),
     )
 }

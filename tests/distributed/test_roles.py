@@ -21,6 +21,7 @@ LOCAL = {"aspen.pg.changed"}
 MAY_SEND = {
     Role.NODE: {
         "aspen.member.said",
+        "aspen.join.taken_in",
         "aspen.pg.changes",
         "aspen.pg.digest",
         "aspen.pg.table",
