@@ -235,6 +235,9 @@ CONTROL_PING_S = 2.0
 CONTROL_LOST_S = 10.0
 """A client that has taken nothing for so long is lost: its session ends."""
 
+CONTROL_SWEEP_S = 0.5
+"""When no seat is left, how often the node looks whether a client has gone without a word."""
+
 CONTROL_SILENCE_S = 15.0
 """A client that has heard nothing for so long, pings included, gives its requests up."""
 

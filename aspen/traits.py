@@ -125,7 +125,11 @@ class ControlPort(Protocol):
         ...
 
     def send(self, client: bytes, frame: bytes) -> bool:
-        """Queues a frame; False when the client is gone or too slow, and the frame is dropped."""
+        """Queues a frame; False when the client is too slow, and the frame is dropped.
+
+        Raises:
+            NotReachable: the client is gone; one that comes back has another id.
+        """
         ...
 
     def close(self) -> None:

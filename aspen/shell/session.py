@@ -27,7 +27,17 @@ from aspen.shell.control import NodeControl
 from aspen.shell.evaluate import Evaluator, is_ending
 from aspen.shell.line import Line, failure_of
 from aspen.shell.operations import PERFORM, Job, audit, refuse
-from aspen.shell.protocol import OPERATIONS, REQUEST_ID_MAX, Cancel, Event, Failure, Frame, Request, Response
+from aspen.shell.protocol import (
+    OPERATIONS,
+    REQUEST_ID_MAX,
+    Cancel,
+    Event,
+    Failure,
+    Frame,
+    Goodbye,
+    Request,
+    Response,
+)
 from aspen.trust import TrustEntry
 from aspen.types import Exit, Ignore, Shutdown, describe_reason, is_benign
 
@@ -84,9 +94,11 @@ class ClientSession(Actor):
             self._request(message, entry)
         elif isinstance(message, Frame):
             self._forward(message)
+        elif isinstance(message, Goodbye):
+            self.ctx.stop(Shutdown("left"))
         else:
             kind = type(message).__name__
-            self._line.fail(0, "usage", f"a client sends Request, Cancel and Frame, and this is a {kind}")
+            self._line.fail(0, "usage", f"a client sends Request, Cancel, Frame and Goodbye, and this is a {kind}")
 
     def _request(self, request: Request, entry: TrustEntry) -> None:
         id = request.id
@@ -125,7 +137,7 @@ class ClientSession(Actor):
 
     @cast
     def client_gone(self) -> None:
-        """Ends it: whoever relayed for the client says that it is gone."""
+        """Ends it: the client is gone, as whoever relayed for it says, or as the port has seen."""
         self.ctx.stop(Shutdown("lost"))
 
     def _cancel(self, id: object) -> None:

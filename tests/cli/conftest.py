@@ -124,7 +124,7 @@ def until(machine: Machine, met: Callable[[], bool], what: str) -> None:
     limit = time.monotonic() + LIMIT_S
     while not met():
         assert time.monotonic() < limit, f"it did not come about that {what}"
-        select.select([], [], [], 0.4)  # processes of others: there is nothing to wait for
+        select.select([], [], [], 0.05)  # processes of others: there is nothing to wait for
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str, str]:

@@ -119,7 +119,7 @@ def test_bad_requests_are_answered_and_the_session_goes_on(
         (Request(1, ["info"], {}), 1, "usage", "no operation"),  # type: ignore[arg-type]
         (Request(1, "info", []), 1, "usage", "the arguments are a dict, not list"),  # type: ignore[arg-type]
         (Request(1, "info", {b"a": 1}), 1, "usage", "info takes no argument b'a'"),  # type: ignore[dict-item]
-        (Response(1, None), 0, "usage", "a client sends Request, Cancel and Frame, and this is a Response"),
+        (Response(1, None), 0, "usage", "a client sends Request, Cancel, Frame and Goodbye, and this is a Response"),
         (Event(1, "output", ""), 0, "usage", "this is a Event"),
         ("hello", 0, "usage", "this is a str"),
         (Cancel([1]), None, "", ""),  # type: ignore[arg-type]
