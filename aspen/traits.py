@@ -360,6 +360,11 @@ class Disk(Protocol):
 class ControlChannel(Protocol):
     """A client's connection to the control port of a node. When it is lost it stays lost: make another."""
 
+    @property
+    def tells_close(self) -> bool:
+        """Whether the node hears of `close` by itself; else the client says goodbye first."""
+        ...
+
     def send(self, frame: bytes) -> None:
         """Queues a frame.
 

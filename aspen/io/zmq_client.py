@@ -83,6 +83,11 @@ class ControlClient:
         return client
 
     @property
+    def tells_close(self) -> bool:
+        """No: the node sees a lost connection only when it sends."""
+        return False
+
+    @property
     def address(self) -> str:
         """Where the node is."""
         return self._address

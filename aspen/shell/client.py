@@ -153,7 +153,7 @@ class NodeClient:
 
     def close(self) -> None:
         """Disconnects; what the node was doing for this client is cancelled there. Idempotent."""
-        if self._lost is None and self._reading is not None:
+        if self._lost is None and self._reading is not None and not self._channel.tells_close:
             with contextlib.suppress(AspenError):  # Then the node finds out by itself.
                 self._send(Goodbye())
         self._end(NotReachable("the connection was closed here"))

@@ -2,8 +2,9 @@
 
 A client sends `Request`s, each with a number of its own; the node answers each with any number of `Event`s and
 then exactly one `Response` or `Failure` with that number. `Cancel` ends a request early: its answer is
-then a `Failure` of kind `cancelled`. A client that leaves says `Goodbye`, so that the node need not find out. Frames are `aspen.wire` messages, ordered within a connection; when the
-connection is lost, the node cancels what the client had in progress, and nothing else happens.
+then a `Failure` of kind `cancelled`. A client that leaves says `Goodbye`, so that the node need not find out. Frames
+are `aspen.wire` messages, ordered within a connection; when the connection is lost, the node cancels what the client
+had in progress, and nothing else happens.
 
 The number 0 is about no request in particular. `Event(0, "ping")` comes every CONTROL_PING_S, so that a
 client can tell a long request from a node that is stuck; `Event(0, "notice")` is for the person. `Failure(0)` says

@@ -140,7 +140,7 @@ class ControlServer(Actor):
         seat = self._seats.get(client)
         if seat is not None:
             seat.line.closed = True
-            if seat.session is not None:
+            if seat.session is not None and process_of(seat.session).alive:  # It may have heard a goodbye.
                 seat.session.client_gone()
 
     @staticmethod

@@ -139,6 +139,11 @@ class VirtualChannel:
 
     # -- the client's side -----------------------------------------------------------------------------
 
+    @property
+    def tells_close(self) -> bool:
+        """No, as on a real connection."""
+        return False
+
     def send(self, frame: bytes) -> None:
         """Queues a frame; it arrives after LATENCY_S."""
         if len(frame) > FRAME_BYTES_MAX:

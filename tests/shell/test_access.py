@@ -196,6 +196,26 @@ def test_a_role_that_is_withdrawn_counts_for_the_next_request(shop: Any) -> None
     shop.run(main)
 
 
+def test_a_role_that_is_withdrawn_ends_what_is_in_progress_by_it(shop: Any) -> None:
+    async def main() -> None:
+        async with shop.client() as client:
+            asked = client.begin("eval", code="try: await asyncio.sleep(99)\nfinally: node._control.stops.append(1)")
+            watching = client.begin("trace", path="/bank/ana", seconds=99)
+            await asyncio.sleep(0.1)
+            shop.control.trusted[ADA.curve_public_z85] = shop.control.trusted[OLE.curve_public_z85]
+            with pytest.raises(AccessDenied, match="eval needs the role admin, and this key has operator now"):
+                async with asyncio.timeout(CONTROL_PING_S * 2):
+                    await asked.wait()
+            await asyncio.sleep(0.1)
+            assert shop.control.stops == [1]
+            shop.control.trusted[ADA.curve_public_z85] = shop.control.trusted[CLEO.curve_public_z85]
+            with pytest.raises(AccessDenied, match="trace needs the role operator, and this key has client now"):
+                async with asyncio.timeout(CONTROL_PING_S * 2):
+                    await watching.wait()
+
+    shop.run(main)
+
+
 def test_a_session_notices_at_a_frame_that_trust_is_withdrawn(shop: Any) -> None:
     """Between the port's check and the session's turn."""
 
