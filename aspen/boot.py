@@ -88,11 +88,14 @@ def run_node(
     plan: Sequence[Planned],
     directory: Path,
     on_stopped: Callable[[int], object] = lambda code: None,
+    on_event: Callable[[dict[str, Any]], object] = lambda event: None,
 ) -> int:
     """Runs a node until it ends; returns its exit code. `directory` holds its key, the trusted keys, and `run/`.
 
     `on_stopped` is called with the exit code when the node has stopped, before its loop is closed. That may wait for
-    ever for a task that does not take its cancelling: `aspen.io.process.end_soon` sees to it.
+    ever for a task that does not take its cancelling: `aspen.io.process.end_soon` sees to it. `on_event` is called with
+    what happens to the node: `event` is `starting`, `up` or `stopping`, with its `name`, `boot`, `process`, `node_id`
+    and `address`, and in the end `ended`, with its `code`.
 
     Raises:
         ConfigError: a setting, a key or the port cannot be used; says what to do.
@@ -105,10 +108,12 @@ def run_node(
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             try:
-                code = _run_on(runner, config, plan, directory)
+                code = _run_on(runner, config, plan, directory, on_event)
             except BaseException:
+                on_event({"event": "ended", "name": config.name, "code": EXIT_FAILED})
                 on_stopped(EXIT_FAILED)
                 raise
+            on_event({"event": "ended", "name": config.name, "code": code})
             on_stopped(code)
             return code
     finally:
@@ -116,7 +121,13 @@ def run_node(
         handler.close()
 
 
-def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned], directory: Path) -> int:
+def _run_on(
+    runner: asyncio.Runner,
+    config: NodeConfig,
+    plan: Sequence[Planned],
+    directory: Path,
+    on_event: Callable[[dict[str, Any]], object],
+) -> int:
     identity = load_or_create_identity(directory, config.name)
     load_or_create_user(directory)
     trusted = TrustedKeys(directory)
@@ -143,6 +154,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
         node.on_bound.append(
             lambda address: seat.announce(identity.node_id, address=local(address), advertised=node.address)
         )
+        node.on_event.append(lambda event: on_event(_event(event, node)))
         watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)
         beats = Beats(os.environ)
         beats.keep_on(loop, lambda: _orphaned(node))
@@ -263,6 +275,17 @@ def _trust_as_told(directory: Path, trusted: TrustedKeys, peer: str, news: Taken
             log.error("node %s was taken in by %s, and is not trusted here: %s", news.name, peer, error)
             return
         log.info("node %s (%s) is trusted from now on: %s has taken it in", news.name, news.node_id, peer)
+
+
+def _event(event: str, node: Node) -> dict[str, Any]:
+    return {
+        "event": event,
+        "name": node.name,
+        "boot": node.system.boot,
+        "process": node.process_id,
+        "node_id": node.node_id,
+        "address": node.address,
+    }
 
 
 def _stop(node: Node, signal_name: str) -> None:

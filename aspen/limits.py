@@ -262,6 +262,9 @@ CONTROL_TREE_NODES_MAX = 5_000
 CONTROL_TREE_BYTES_MAX = 3 * 1024 * 1024
 """Size of a tree in one answer, in bytes; a larger one is cut at half the places, again and again."""
 
+SHELL_SIZE_OBJECTS_MAX = 50_000
+"""Objects of an actor's state that are counted when somebody asks for its size: about 30 ms of the loop."""
+
 CONTROL_CHUNK_CHARS_MAX = 16 * 1024
 """Characters of output in one event."""
 

@@ -36,6 +36,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _CLASS_PATH = re.compile(r"[\w.]+:[\w.]+")
 _TCP = re.compile(r"tcp://[^\s/]+:[1-9][0-9]{0,4}")
 _ENVIRONMENT_PREFIX: Final = "ASPEN_"
+_NO_SETTINGS: Final = frozenset({"ASPEN_CONFIG_DIR", "ASPEN_HEART_FD", "ASPEN_SOAK", "ASPEN_SHRINK_RUNS"})
+"""Variables that begin like a setting's and are none: where keys are, how a child beats, how long to test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +210,14 @@ def _from_toml(text: str | None, source: str) -> list[tuple[str, Any, str]]:
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     settings = []
     for name, text in sorted(environ.items()):
-        section, _, key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("_")
-        if not name.startswith(_ENVIRONMENT_PREFIX) or section not in (*_KEYS, "apps") or not key:
+        if not name.startswith(_ENVIRONMENT_PREFIX) or name in (_ENVIRONMENT_PREFIX, *_NO_SETTINGS):
             continue
+        section, _, key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("_")
+        if section not in (*_KEYS, "apps") or not key:
+            known = ", ".join(_variables())
+            near = difflib.get_close_matches(name, _variables(), n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"${name} is no setting; {meant}There are: {known}, and ASPEN_APPS_<APP>_<SETTING>")
         value: Any = text
         if section == "apps":
             app, _, setting = key.partition("__" if "__" in key else "_")
@@ -219,6 +226,11 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             value = _literal(text)
         settings.append((f"{section}.{key}", value, f"${name}"))
     return settings
+
+
+def _variables() -> list[str]:
+    """The variables of the environment that are settings, but for those of applications."""
+    return [f"{_ENVIRONMENT_PREFIX}{section}_{key}".upper() for section, keys in _KEYS.items() for key in keys]
 
 
 def _literal(text: str) -> Any:

@@ -93,6 +93,8 @@ class Node:
         self._trust = trust
         self._new_secret = new_secret
         self._joins = JoinBook()
+        self.on_event: list[Callable[[str], object]] = []
+        """Called with `starting`, `up` and `stopping` as it comes to that."""
         self.on_bound: list[Callable[[str], object]] = []
         """Called with the address that the control port is bound to; `address` is where other machines reach it."""
         self.system = System(
@@ -163,6 +165,7 @@ class Node:
         root_class = load_object(self.node_config.root)
         if not (isinstance(root_class, type) and issubclass(root_class, Supervisor)):
             raise ConfigError(f"node.root is {self.node_config.root}, which is not a supervisor class")
+        self._tell("starting")
         log.info("node %s starts", self.name, extra={"aspen": {"event": "start", "node": self.name}})
         process = self.system.spawn(root_class, (self,), label="/")
         self.system.root = process
@@ -170,7 +173,12 @@ class Node:
             self._stop_wanted.add_done_callback(lambda _: self._stop_start(process))
             await process.starting
         self.started = True
+        self._tell("up")
         return make_ref(process)
+
+    def _tell(self, event: str) -> None:
+        for listener in self.on_event:
+            listener(event)
 
     def _stop_start(self, root: Process) -> None:
         """Ends a start in progress, as the parent of the root would if it had one: what runs already is stopped in
@@ -213,6 +221,7 @@ class Node:
     async def _stop_tree(self, root: Any, gone: Any) -> None:
         if gone.done():
             return
+        self._tell("stopping")
         log.info("node %s stops", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
         try:
             await stop(root, SHUTDOWN, timeout=limits.NODE_STOP_S)

@@ -39,6 +39,7 @@ from aspen.shell.control import NodeControl
 from aspen.shell.line import Line, Through
 from aspen.shell.protocol import OPERATIONS, PROTOCOL, Event, Failure, Operation, Request, allows
 from aspen.shell.relay import Tunnel, desk_of
+from aspen.shell.sizes import size_now
 from aspen.shell.views import Action
 from aspen.trust import TrustEntry
 from aspen.types import KILL
@@ -229,6 +230,10 @@ def state_now(process: Process) -> dict[str, str]:
     return {"state": abbreviate(shown)}
 
 
+async def _size(job: Job) -> dict[str, Any]:
+    return dataclasses.asdict(size_now(job.target))
+
+
 async def _crashes(job: Job) -> list[dict[str, Any]]:
     return [{**dataclasses.asdict(crash), "pid": str(crash.pid)} for crash in job.control.system.crashes]
 
@@ -404,6 +409,7 @@ PERFORM: Final[dict[str, Perform]] = {
     "top": _top,
     "status": _status,
     "state": _state,
+    "size": _size,
     "crashes": _crashes,
     "dead_letters": _dead_letters,
     "restart": _restart,

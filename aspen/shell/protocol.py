@@ -134,6 +134,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _op("status", Role.OPERATOR, {"path": str}, changes=False),
         # the status fields, with `state` as {attribute: repr} of what format_status shows
         _op("state", Role.OPERATOR, {"path": str}, changes=False),
+        # how large the actor's state is, about: aspen.shell.sizes.Size as a dict
+        _op("size", Role.OPERATOR, {"path": str}, changes=False),
         # recent crash reports / dead letters, as lists of dicts, newest last
         _op("crashes", Role.OPERATOR, changes=False),
         _op("dead_letters", Role.OPERATOR, changes=False),

@@ -21,6 +21,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "top": {},
     "status": {"path": "/bank/ana"},
     "state": {"path": "/bank/ana"},
+    "size": {"path": "/bank/ana"},
     "crashes": {},
     "dead_letters": {},
     "restart": {"path": "/bank/ana"},
@@ -39,7 +40,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """Arguments with which each operation succeeds. A new operation needs a line here and in the next table."""
 
 OPERATOR_MAY = {
-    "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
+    "info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
     "trace", "nodes", "relay",
 }  # fmt: skip
 ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop", "ticket"}

@@ -144,6 +144,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "top": [{"limit": 1}, {"limit": 0}],
     "status": [{"path": "/bank/ana"}],
     "state": [{"path": "/bank/ana"}, {"path": "/bank/nobody"}],
+    "size": [{"path": "/bank/ana"}, {"path": "/bank/nobody"}],
     "crashes": [{}],
     "dead_letters": [{}],
     "restart": [{"path": "/bank/ana"}, {"path": "/bank/nobody"}],
