@@ -12,12 +12,14 @@ from typing import Any, Final
 import click
 
 from aspen.cli.app import DONE, FAILED, Settings, events_option, on_loop, print_json_line
+from aspen.cli.run import DEFAULT_FILE
 from aspen.io.children import ChildProcess
 from aspen.io.clock import RealClock
-from aspen.io.files import make_folder
+from aspen.io.files import make_folder, read_text
+from aspen.io.logs import stderr_is_terminal
 from aspen.io.signals import StopSignals
 from aspen.limits import HEART_SILENCE_S, UP_NODES_MAX
-from aspen.node import load_application
+from aspen.node import load_application, read_config
 from aspen.node.config import LOG_LEVELS
 from aspen.node.heart import ENDED, GAVE_UP, Effect, Heart, Kill, Spawn
 
@@ -72,6 +74,11 @@ async def up(
     app = load_application(application)
     app.arguments(words)  # what is wrong with them is said once, and not by every node
     options = ["--config", str(file)] if file is not None else []
+    chosen = file if file is not None else Path(DEFAULT_FILE)
+    text = read_text(chosen) if file is not None or chosen.exists() else None
+    config = read_config(text, source=str(chosen), environ=os.environ)  # here, too: said once
+    if config.log_format == "auto" and log_dir is None and stderr_is_terminal():
+        options += ["--log-format", "text"]  # the others write to a pipe, and a person reads what comes out of it
     options += [word for setting in settings for word in ("--set", setting)]
     options += ["--log-level", log_level] if log_level is not None else []
     if log_dir is not None:
