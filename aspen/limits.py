@@ -514,7 +514,7 @@ SIM_GRAVEYARD_MAX = 10_000
 
 # Keys made of tuples
 
-TUPLE_DEPTH_MAX: Final = 32
+TUPLE_DEPTH_MAX = 32
 """How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
 
 
