@@ -512,6 +512,24 @@ TUPLE_DEPTH_MAX: Final = 32
 """How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
 
 
+# Leases
+
+LEASE_DRIFT: Final = 0.01
+"""How much faster the leader's clock may run than a holder's; the leader waits so much longer before a lease ends."""
+
+LEASE_CHECKPOINT_EVERY_S: Final = 300.0
+"""What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
+
+LEASE_DUE_MAX: Final = 1000
+"""Leases that one tick ends, and writes checkpoints of."""
+
+LEASE_PROPOSE_AGAIN_S: Final = 5.0
+"""An expiry that was proposed and has not been applied is proposed again after so long."""
+
+LEASE_TICK_GAP_S: Final = 1.0
+"""A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
+
+
 def _check(condition: bool, relation: str) -> None:
     if not condition:
         raise ValueError(f"limits.py is inconsistent: {relation}")
@@ -577,3 +595,4 @@ _check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunn
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
+_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
