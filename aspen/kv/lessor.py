@@ -7,15 +7,15 @@
 
 The promise: no lease ends early. The holder counts its TTL from the moment it *sent* the grant or keep-alive, on its
 own clock; the leader counts from a later moment, adds the permitted drift between two clocks (LEASE_DRIFT), and adds
-every time in which it did not run to all leases, as keep-alives may wait unread. The caller gives it what came in before
-it judges: `keep_alive` for all mail first, then `tick`.
+every time in which it did not run to all leases, as keep-alives may wait unread. The caller gives it what came in
+before it judges: `keep_alive` for all mail first, then `tick`.
 
 A new leader knows nothing of the time since the last keep-alive, so a lease gets a whole TTL again. So that one that is
 never kept alive ends all the same, however often leaders change, what is left of long leases is written to the log now
 and then (a checkpoint), and bounds the extension. A keep-alive takes the checkpoint back first, by the log too.
 
-Source: etcd's lessor; its issues 9395 (TTL reset on each change of leader), 17132 (checkpoints that fail after the third)
-and 15247 (a stuck leader that revokes live leases) are what the tests are named after.
+Source: etcd's lessor; its issues 9395 (TTL reset on each change of leader), 17132 (checkpoints that fail after the
+third) and 15247 (a stuck leader that revokes live leases) are what the tests are named after.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
+from aspen.errors import InvariantBroken
 from aspen.limits import (
     LEASE_CHECKPOINT_EVERY_S,
     LEASE_DRIFT,
@@ -121,7 +122,8 @@ class Lessor:
         """A grant was applied."""
         if not self._leading:
             return
-        assert ttl_s > 0, ttl_s
+        if ttl_s <= 0:
+            raise InvariantBroken(f"lease {lease_id} was granted with a TTL of {ttl_s} s")
         lease = self._leases[lease_id] = _Lease(ttl_s * _SECOND_NS)
         self._extend(lease, lease.ttl_ns, now_ns)
         self._push(lease_id, lease)
@@ -181,7 +183,8 @@ class Lessor:
         """
         if not self._leading:
             return Due((), ())
-        assert now_ns >= self._last_ns, "the clock of leases went back"
+        if now_ns < self._last_ns:
+            raise InvariantBroken(f"the clock of leases went back by {self._last_ns - now_ns} ns")
         gap_ns = now_ns - self._last_ns
         if gap_ns > _GAP_NS:
             self._lost_ns += gap_ns
@@ -234,4 +237,4 @@ def _next(lease: _Lease) -> int:
 
 def _drift(ttl_ns: int) -> int:
     """How much longer the leader waits, so that a holder whose clock is slow is not cut off."""
-    return round(ttl_ns * LEASE_DRIFT)
+    return int(ttl_ns * LEASE_DRIFT)
