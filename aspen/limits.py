@@ -488,6 +488,37 @@ PG_MONITORS_MAX = 10_000
 STORAGE_KEY_BYTES_MAX = 511
 """LMDB's bound, as built."""
 
+# -- consensus --------------------------------------------------------------------------------
+
+RAFT_MEMBERS_MAX = 64
+"""Members of one group, learners included."""
+
+RAFT_ENTRY_BYTES_MAX = 2 * 1024 * 1024
+"""Data of one entry, which is a batch of commands."""
+
+RAFT_APPEND_BYTES_MAX = 256 * 1024
+"""Data of the entries in one message, unless one entry alone has more."""
+
+RAFT_APPEND_ENTRIES_MAX = 1_024
+"""Entries in one message."""
+
+RAFT_CONTEXT_BYTES_MAX = 64 * 1024
+"""Bytes of the host's own in a read or in a change of the configuration."""
+
+RAFT_INFLIGHT_MESSAGES_MAX = 256
+RAFT_INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
+RAFT_UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024
+RAFT_APPLY_BYTES_MAX = 4 * 1024 * 1024
+
+RAFT_READS_WAITING_MAX = 4_096
+"""Reads that wait for a quorum, or for the first entry of the leader's term. Further ones are refused."""
+
+RAFT_ROUNDS_MAX = 64
+"""Rounds of heartbeats that reads wait for at a time; later reads wait for the next one."""
+
+RAFT_WRITES_WAITING_MAX = 4_096
+"""Calls of `ready` whose writes are not yet durable."""
+
 # -- simulation -----------------------------------------------------------------------------
 
 SIM_EVENTS_KEPT_MAX = 200_000
@@ -571,3 +602,7 @@ _check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunn
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
+_check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "an entry fits a message of a link")
+_check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
+_check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
+_check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
