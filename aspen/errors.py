@@ -154,6 +154,18 @@ class MapFull(StorageError):
     """The store has no room for this transaction. Abort it; raise the size of the map, or delete and compact."""
 
 
+class NotLeader(AspenError):
+    """The member does not lead. Not executed: ask `leader`, or, when that is None, again after an election."""
+
+    def __init__(self, message: str, leader: object = None) -> None:
+        super().__init__(message)
+        self.leader = leader
+
+
+class ProposalDropped(AspenError):
+    """The leader took no proposal just now; the message says why. Not executed: try again later."""
+
+
 class AccessDenied(AspenError):
     """The node does not trust this key, or the key's role may not do this."""
 

@@ -511,6 +511,36 @@ JOURNAL_LOG_BYTES_MAX = 1024 * 1024 * 1024
 
 JOURNAL_MEMBERS_BYTES_MAX = 1024 * 1024
 JOURNAL_NODE_KEY_CHARS_MAX = 200
+# -- consensus --------------------------------------------------------------------------------
+
+RAFT_MEMBERS_MAX = 64
+"""Members of one group, learners included."""
+
+RAFT_ENTRY_BYTES_MAX = 2 * 1024 * 1024
+"""Data of one entry, which is a batch of commands."""
+
+RAFT_APPEND_BYTES_MAX = 256 * 1024
+"""Data of the entries in one message, unless one entry alone has more."""
+
+RAFT_APPEND_ENTRIES_MAX = 1_024
+"""Entries in one message."""
+
+RAFT_CONTEXT_BYTES_MAX = 64 * 1024
+"""Bytes of the host's own in a read or in a change of the configuration."""
+
+RAFT_INFLIGHT_MESSAGES_MAX = 256
+RAFT_INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
+RAFT_UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024
+RAFT_APPLY_BYTES_MAX = 4 * 1024 * 1024
+
+RAFT_READS_WAITING_MAX = 4_096
+"""Reads that wait for a quorum, or for the first entry of the leader's term. Further ones are refused."""
+
+RAFT_ROUNDS_MAX = 64
+"""Rounds of heartbeats that reads wait for at a time; later reads wait for the next one."""
+
+RAFT_WRITES_WAITING_MAX = 4_096
+"""Calls of `ready` whose writes are not yet durable."""
 
 # -- simulation -----------------------------------------------------------------------------
 
@@ -598,3 +628,7 @@ _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MA
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
+_check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "an entry fits a message of a link")
+_check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
+_check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
+_check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
