@@ -12,7 +12,8 @@
       snapshot      the whole state in checksummed chunks, and back
       layout        keys and rows as the storage has them
       write_behind  changes visible at once, on disk in batches
+      events        what happened, revision by revision
 
-The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: modules named above import
-nothing of actors.
+The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules named above
+import nothing of actors.
 """
