@@ -639,6 +639,24 @@ LEASE_TICK_GAP_S: Final = 1.0
 """A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
 
 
+# Watches
+
+WATCHES_PER_STREAM_MAX: Final = 20_000
+"""Watches of one connection."""
+
+WATCH_STREAM_BYTES_MAX: Final = 4 << 20
+"""What waits for one connection, or is on its way to it, before its watches fall behind."""
+
+WATCH_EVENT_OVERHEAD_BYTES: Final = 64
+"""What an event counts beside its keys and values."""
+
+WATCH_FRAGMENT_BYTES: Final = 1 << 20
+"""A revision with more is cut for watches that asked for it."""
+
+WATCH_CATCH_UP_WATCHES: Final = 256
+"""How many watches that are behind share one page of the history."""
+
+
 def _check(condition: bool, relation: str) -> None:
     if not condition:
         raise ValueError(f"limits.py is inconsistent: {relation}")
@@ -723,3 +741,4 @@ _check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "
 _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
+_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")

@@ -26,7 +26,7 @@ class _Node(Generic[T]):
 
 
 class Intervals(Generic[T]):
-    """Values by range `[start, end)`; one value for each range. O(log n) to add and to remove, O(log n + found) to ask."""
+    """Values by range `[start, end)`, one for each. O(log n) to add and to remove, O(log n + found) to ask."""
 
     __slots__ = ("_count", "_points", "_rng", "_root")
 
