@@ -112,8 +112,8 @@ class Replay:
             written = ALIGN - data[offset : offset + ALIGN].count(0)
             if written >= _HEADER_BYTES_MIN:
                 raise StorageCorrupt(
-                    f"segment {segment.number:x} of the journal, offset {offset}: the newest batch has rotted, and with "
-                    "it perhaps a vote. This disk is lost: empty the directory, and add the node as a new member"
+                    f"segment {segment.number:x} of the journal, offset {offset}: the newest batch has rotted, and "
+                    "with it perhaps a vote. This disk is lost: empty the directory, and add the node as a new member"
                 )
         if self.tail.segment == segment.number:
             self.tail.dirty_bytes = len(rest)
