@@ -137,6 +137,9 @@ OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
 
+LANE_SWITCH_S = 0.0001
+"""How long a thread keeps the GIL from one that waits for it, in a process with lanes. Python's own is 5 ms."""
+
 # -- behaviours -----------------------------------------------------------------------------
 
 POSTPONED_EVENTS_MAX = 4_096
