@@ -1,4 +1,4 @@
-"""The data directory on a real file system: who may use it, what LMDB's corruption and limits look like from outside."""
+"""The data directory on a real file system: who may use it, how its faults are named; and lanes."""
 
 from __future__ import annotations
 
@@ -260,8 +260,7 @@ def test_a_store_is_verified_in_a_process_of_its_own(tmp_path: Path) -> None:
             damaged_page(tmp_path / "kv", page)
             try:
                 await disk.verify("kv", offload)
-            except StorageCorrupt as error:
-                assert str(tmp_path / "kv") in str(error)
+            except StorageCorrupt:
                 noticed += 1
         assert noticed >= 3, "all but a page that happens to be free"
         (tmp_path / "kv" / "data.mdb").write_bytes(whole[: len(whole) // 2])
