@@ -6,6 +6,8 @@ in the names: `_s` seconds, `_ms` milliseconds, `_ns` nanoseconds, `_bytes`, `_m
 
 from __future__ import annotations
 
+from typing import Final
+
 # -- mailboxes and the scheduler ------------------------------------------------------------
 
 MAILBOX_MESSAGES_MAX = 65_536
