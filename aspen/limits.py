@@ -6,6 +6,8 @@ in the names: `_s` seconds, `_ms` milliseconds, `_ns` nanoseconds, `_bytes`, `_m
 
 from __future__ import annotations
 
+from typing import Final
+
 # -- mailboxes and the scheduler ------------------------------------------------------------
 
 MAILBOX_MESSAGES_MAX = 65_536
@@ -136,6 +138,9 @@ OFFLOAD_THREADS_MAX = 8
 OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
+
+LANE_SWITCH_S = 0.0001
+"""How long a thread keeps the GIL from one that waits for it, in a process with lanes. Python's own is 5 ms."""
 
 # -- behaviours -----------------------------------------------------------------------------
 
