@@ -341,6 +341,8 @@ class Raft(Membership):
         """
         if self._role == Role.LEADER or not self.wants_snapshot(snapshot.index, snapshot.term):
             return False
+        if snapshot.term > self._term:
+            self._become_follower(snapshot.term, NOBODY)
         self._log.install(snapshot.index, snapshot.term)
         self._refill.clear()
         self._refilled = {index for index in self._refilled if index in self._log.holes}

@@ -91,9 +91,12 @@ class State:
 
         # durable
         self._term, self._vote = restored.hard_state.term, restored.hard_state.vote
-        self._written = HardState(self._term, self._vote, restored.hard_state.commit)
+        if self._log.offset_term > self._term:
+            # a snapshot was installed, and the term that it came in was not written any more: no vote was given in it
+            self._term, self._vote = self._log.offset_term, NOBODY
+        self._written = restored.hard_state
         """The last hard state that was given out to be written."""
-        self._durable = (self._term, self._vote)
+        self._durable = (restored.hard_state.term, restored.hard_state.vote)
         """The term and the vote that are known to be durable."""
         if self._log.last_term > self._term:
             raise InvariantBroken(f"the log has term {self._log.last_term}, and the hard state {self._term}")

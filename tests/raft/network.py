@@ -329,8 +329,8 @@ class Network:
 
     # -- all at once ----------------------------------------------------------------------
 
-    def settle(self, *ids: int, rounds: int = 1_000) -> None:
-        """Everything is synced, sent and delivered at once, until nothing happens any more."""
+    def settle(self, *ids: int, rounds: int = 1_000, slow: int | None = None) -> None:
+        """Everything is synced, sent and delivered at once, until nothing happens any more; the disk of `slow` does nothing."""
         chosen = ids or tuple(self.members)
         for _ in range(rounds):
             busy = False
@@ -338,7 +338,8 @@ class Network:
                 member = self.members[id]
                 while member.raft is not None and self.ready(id) is not None:
                     busy = True
-                    self.sync(id, len(member.writes))
+                    if id != slow:
+                        self.sync(id, len(member.writes))
             for flight in [flight for flight in self.flights if self._moves(flight, chosen)]:
                 busy = True
                 self.deliver(flight)
@@ -435,6 +436,8 @@ class Judge:
             self.committed[index] = (term, min(since, raft._term))
         if log.commit > before and log.commit > log.offset:
             term = log.term(log.commit)
+            if term != raft._term:
+                raise Violation(f"{member.id}, leading in {raft._term}, commits up to an entry of term {term}")
             for group in raft._groups:
                 have = sum(self._has(self.network.members[voter].disk, log.commit, term) for voter in group)
                 if have * 2 <= len(group):
