@@ -3,6 +3,7 @@ well again and everyone must agree."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -263,10 +264,8 @@ class Chaos:
             # what is there from before must be committed without a new command
             settled = leader is not None and leader.status().commit == leader.status().last
             if settled and not any(final in m.machine.history for m in network.members.values()):
-                try:
+                with contextlib.suppress(AspenError):
                     leader.propose([final])
-                except AspenError:
-                    pass
                 network.settle()
             if leader is not None and self._agree(leader, final):
                 return

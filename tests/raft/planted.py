@@ -68,8 +68,12 @@ class QuorumOfHalf(Raft):
     __slots__ = ()
 
     def _maybe_commit(self):
-        reached = min(sorted(p.match for p in group)[len(group) // 2 + len(group) % 2 - 1 + 1] if len(group) > 2 else
-                      majority_reached([p.match for p in group]) for group in self._quorum)
+        reached = min(
+            sorted(p.match for p in group)[len(group) // 2 + len(group) % 2 - 1 + 1]
+            if len(group) > 2
+            else majority_reached([p.match for p in group])
+            for group in self._quorum
+        )
         if reached <= self._log.commit or self._log.term(reached) != self._term:
             return False
         self._log.commit_to(reached)

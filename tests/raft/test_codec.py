@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,10 +83,8 @@ def test_changes(change: ConfigurationChange) -> None:
 @pytest.mark.parametrize("decode", [decode_message, decode_change, decode_configuration])
 @given(data=st.binary(max_size=120))
 def test_whatever_comes_is_refused_or_read(decode, data: bytes) -> None:
-    try:
+    with contextlib.suppress(BadFrame):
         decode(data)
-    except BadFrame:
-        pass
 
 
 @given(messages(), st.data())
@@ -94,10 +94,8 @@ def test_a_message_with_a_byte_changed_or_cut_off(message: Message, data: st.Dat
     with pytest.raises(BadFrame):
         decode_message(bytes(frame[:at]))
     frame[at] ^= data.draw(st.integers(1, 255))
-    try:
+    with contextlib.suppress(BadFrame):
         decode_message(bytes(frame))
-    except BadFrame:
-        pass
 
 
 def test_what_cannot_be_is_refused() -> None:

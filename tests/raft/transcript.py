@@ -1,8 +1,8 @@
 """A small language for what happens in a group, and the text of what follows from it.
 
 A transcript is a text file: `#` begins a comment, `> ` a command, and the indented lines after a command are what it
-made happen. To write those anew after a change that is meant, run `ASPEN_REWRITE=1 pytest tests/raft/test_transcripts.py`
-and read the difference.
+made happen. To write those anew after a change that is meant, run
+`ASPEN_REWRITE=1 pytest tests/raft/test_transcripts.py` and read the difference.
 
     members 1 2 3 [learners 4] [option=value]   a group; each option as in `aspen.raft.Options`
     join 4                                      a member with an empty disk, not yet of the group
