@@ -59,6 +59,7 @@ class State:
         "_leadership_given",
         "_lease_void",
         "_log",
+        "_member_less",
         "_messages",
         "_number",
         "_options",
@@ -170,6 +171,8 @@ class State:
         if problem:
             raise InvariantBroken(f"{configuration} is no configuration: {problem}")
         self._configuration = configuration
+        self._member_less = not configuration.members
+        """It was never told who the members are."""
         self._groups: tuple[frozenset[MemberId], ...] = (
             (configuration.voters, configuration.outgoing) if configuration.joint else (configuration.voters,)
         )
