@@ -19,6 +19,7 @@ from aspen.raft.types import (
     NOBODY,
     Configuration,
     Entry,
+    EntryKind,
     HardState,
     Leadership,
     MemberId,
@@ -161,6 +162,10 @@ class State:
         self._after_sync: list[Message] = []
         self._snapshot: SnapshotMeta | None = None
 
+        if restored.configuration is None:
+            between = self._log.entries[: self._log.applied - self._log.offset]
+            if any(entry.kind == EntryKind.CONFIGURATION for entry in between):
+                raise UsageError("the configuration changed since the snapshot: give the one in force at `applied`")
         self._set_configuration(restored.configuration or restored.snapshot.configuration)
         self._draw_timeout()
 

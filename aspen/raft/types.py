@@ -247,7 +247,7 @@ class Restored:
     snapshot: SnapshotMeta = _FROM_NOTHING
     """The log begins after it."""
     configuration: Configuration | None = None
-    """In force at `applied`. None: that of `snapshot`, which then must be the latest."""
+    """In force at `applied`. None: that of `snapshot`, when it has not changed since."""
     entries: Sequence[Entry] = ()
     """Consecutive; those at or below `snapshot.index` are passed over."""
     applied: int = 0
