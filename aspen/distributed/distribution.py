@@ -322,7 +322,11 @@ class Distribution(Actor):
 
     def format_status(self) -> object:
         """The members and the sessions."""
-        return {"nodes": [info.name for info in self.nodes()], "sessions": self._links.sessions()}
+        return {
+            "nodes": [info.name for info in self.nodes()],
+            "sessions": self._links.sessions(),
+            "not_understood": self._remote.not_understood,
+        }
 
 
 class _ActorCarrier:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
-from aspen.errors import BadFrame
+from aspen.errors import BadFrame, NotEncodable
 from aspen.limits import (
     LINK_BATCH_BYTES_MAX,
     LINK_BATCH_MESSAGES_MAX,
@@ -248,9 +248,19 @@ def _read_hello(frame: bytes) -> Frame:
         raise BadFrame("a text in a HELLO is none, or too long")
     if type(wants_reply) is not bool:
         raise BadFrame("a HELLO that may want a reply or not")
+    if not _is_spelled(fields, frame):
+        raise BadFrame("a HELLO is spelled otherwise than nodes do")
     return Hello(
         low, high, tuple(features), node, incarnation, half, echo, attach, seen, received, wants_reply, address
     )
+
+
+def _is_spelled(fields: object, frame: bytes) -> bool:
+    """Whether the fields, also those of later versions, are written as `encode` does: CBOR has several ways."""
+    try:
+        return encode(fields) == frame[1:]
+    except NotEncodable:
+        return False
 
 
 def _read_data(frame: bytes) -> Frame:
