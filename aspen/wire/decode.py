@@ -7,7 +7,7 @@ looked up by anything but the id under which it was registered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import cbor2
@@ -47,7 +47,7 @@ def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYT
     return _loads(data, size_bytes_max, _UNTAG)
 
 
-def _loads(data: bytes, size_bytes_max: int, untag: dict[int, Callable[[Any, bool], object]]) -> object:
+def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, bool], object]]) -> object:
     scan(data, size_bytes_max)
     try:
         return cbor2.loads(
