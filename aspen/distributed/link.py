@@ -163,7 +163,7 @@ class Link:
 
     # -- frames ----------------------------------------------------------------------------------------------
 
-    def on_frame(self, lane: int, connection: int, frame: bytes, now_ns: int) -> None:
+    def on_frame(self, lane: int, connection: int, frame: bytes | memoryview, now_ns: int) -> None:
         """A frame came from the peer."""
         if self._refused and connection in self._refused:
             return

@@ -197,7 +197,7 @@ class Links:
 
     # -- what the transport calls -----------------------------------------------------------------------------
 
-    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes) -> None:
+    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes | memoryview) -> None:
         """A frame came."""
         if self._closed:
             return

@@ -152,7 +152,7 @@ def test_whatever_is_parsed_is_written_the_same() -> None:
                 again = frames.batch(value.session, value.seq, grant, value.messages)
             case frames.Data():
                 grant = LaneStatus(value.received, value.credit_messages, value.credit_bytes)
-                part = memoryview(value.messages[0])
+                part = memoryview(value.part)
                 again = frames.chunk(value.session, value.seq, grant, value.transfer, value.total_bytes, part)
             case frames.Status():
                 again = frames.status(*value)
