@@ -500,6 +500,18 @@ class Link:
         for frame in self._streams[lane].unacked():
             self._effects.append(Transmit(lane, frame))
 
+    @property
+    def wants_flush(self) -> bool:
+        """Whether `flush` may have something to do."""
+        streams, outboxes = self._streams, self._outboxes
+        return bool(
+            streams[0].ack_due
+            or streams[1].ack_due
+            or outboxes[0].messages
+            or outboxes[1].messages
+            or self._lossy.waiting
+        )
+
     # -- time ----------------------------------------------------------------------------------------------------
 
     def flush(self, now_ns: int) -> None:

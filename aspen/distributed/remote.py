@@ -63,8 +63,11 @@ START: Final = 11
 class Carrier(Protocol):
     """What carries messages to peers: the links of this node."""
 
+    prefix: bytes
+    """What a message to another node's actors begins with on this carrier."""
+
     def send(self, peer: str, message: bytes, /) -> bool:
-        """Queues a message, connecting on demand. False: not sent, as too much waits for this peer already."""
+        """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
         ...
 
     def fail(self, peer: str, reason: str, /) -> None:
@@ -241,7 +244,7 @@ class Remote:
         return peer
 
     def _send(self, node: str, message: tuple[Any, ...]) -> bool:
-        return self._carrier.send(node, wire.encode(message))
+        return self._carrier.send(node, wire.encode(message, prefix=self._carrier.prefix))
 
     def _signal(self, node: str, message: tuple[Any, ...]) -> None:
         """Sends what must not be lost. When it cannot be, the session is ended, and both sides know that."""
@@ -269,10 +272,10 @@ class Remote:
         else:
             message = (FAIL, id, error)
         try:
-            data = wire.encode(message)
+            data = wire.encode(message, prefix=self._carrier.prefix)
         except NotEncodable as refused:
             failure = ActorFailed(f"the answer cannot leave node {self.system.name}: {refused}", refused)
-            data = wire.encode((FAIL, id, failure))
+            data = wire.encode((FAIL, id, failure), prefix=self._carrier.prefix)
         if not self._carrier.send(peer.name, data):
             self._carrier.fail(peer.name, "too much waits for this peer; an answer could not be sent")
 
@@ -283,14 +286,14 @@ class Remote:
 
     # -- what far actors do to local ones ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, data: bytes) -> None:
-        """Takes a message of a peer. One that makes no sense ends the session with it."""
+    def on_message(self, peer: str, data: bytes, start: int = 0) -> None:
+        """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
         whys: list[str] = []
         try:
             try:
-                message = wire.decode(data)
+                message = wire.decode(data, start=start)
             except BadFrame:
-                message, whys = wire.decode_partly(data)
+                message, whys = wire.decode_partly(data, start)
             if type(message) is not tuple or not message:
                 raise BadFrame("a message between nodes is a tuple")
             handler = self._handlers.get(message[0])

@@ -184,7 +184,8 @@ class ZmqPeers:
                 check_size(frame)
                 # The mark is looked at before the first part of a message only, so the second one is never refused.
                 send(_LANES[lane], _NOBLOCK_MORE)
-                send(frame, _NOBLOCK)
+                # pyzmq keeps it until ZeroMQ has done with it.
+                send(frame, _NOBLOCK, copy=False)
         except zmq.ZMQError as error:
             if error.errno == zmq.EAGAIN:
                 return False

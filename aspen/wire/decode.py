@@ -32,8 +32,8 @@ _FLAT_ITEM_SIZE_MAX: Final = 4_096
 _FLAT_INT_MAX: Final = (1 << 63) - 1
 
 
-def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX) -> object:
-    """The message that `data` holds. Needs at most about a hundred bytes of memory for each byte.
+def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX, start: int = 0) -> object:
+    """The message that `data` holds from `start` on. Needs at most about a hundred bytes of memory for each byte.
 
     Types of fields are not checked, only their number: a peer that is trusted enough to send is
     trusted to keep to a message's annotations.
@@ -44,14 +44,14 @@ def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYT
     """
     if type(data) is not bytes:
         data = bytes(data)
-    return _loads(data, size_bytes_max, _UNTAG)
+    return _loads(data, size_bytes_max, _UNTAG, start)
 
 
-def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, bool], object]]) -> object:
-    scan(data, size_bytes_max)
+def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, bool], object]], start: int) -> object:
+    scan(data, size_bytes_max, start)
     try:
         return cbor2.loads(
-            data,
+            memoryview(data)[start:] if start else data,
             semantic_decoders=untag,
             max_depth=WIRE_DEPTH_MAX,
             allow_indefinite=False,
@@ -62,7 +62,7 @@ def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, 
         raise BadFrame(_innermost(error)) from error
 
 
-def decode_partly(data: bytes) -> tuple[object, list[str]]:
+def decode_partly(data: bytes, start: int = 0) -> tuple[object, list[str]]:
     """The message, with a text in place of each value whose type is not known here or does not take its fields; and
     why that is so, innermost first.
 
@@ -82,7 +82,7 @@ def decode_partly(data: bytes) -> tuple[object, list[str]]:
             # With a number: two values must not become one in a set.
             return f"<{type_id:.200}, which cannot be read here ({len(whys)})>"
 
-    return _loads(data, FRAME_BYTES_MAX, {**_UNTAG, TAG_TYPED: read_typed}), whys
+    return _loads(data, FRAME_BYTES_MAX, {**_UNTAG, TAG_TYPED: read_typed}, start), whys
 
 
 def copy(value: Any) -> Any:

@@ -227,13 +227,17 @@ def test_bonds_tell_the_reason_across_nodes(trio: RealCluster, code: str, wanted
     assert trio.until_seen("real-1", since, lambda seen: len(seen) >= 1) == [wanted]
 
 
-def test_a_message_of_an_unknown_class_costs_the_session_and_not_the_node(trio: RealCluster) -> None:
+def test_a_message_of_an_unknown_class_costs_itself_and_not_the_session(trio: RealCluster) -> None:
+    since = len(trio.seen("real-1"))
+    trio.ask("real-1", "witness = whereis(Witness, 'witness')\nawait witness.watch_till('real-2')\nNone")
     code = "class Odd:\n    n: int\n\nOdd = wire.message(Odd)\n"
     answer = trio.ask("real-1", f"from aspen import wire\n{HELPERS}{code}await failure(till.echo(Odd(1)))")
-    assert answer[0] == "NoConnection"
-    trio.until_log("no type")
-    trio.whole()
+    assert answer[0] == "NotUnderstood"
+    trio.ask("real-1", f"from aspen import wire\n{HELPERS}{code}till.end(Odd(1))")
     assert trio.ask("real-1", HELPERS + "await till.add(1)") == 1
+    trio.until_log("dead letter (not understood)")
+    assert trio.seen("real-1")[since:] == [], "nothing that was bound is told of an end"
+    trio.whole()
 
 
 # -- what is no message of a node ----------------------------------------------------------------------------
