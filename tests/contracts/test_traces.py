@@ -101,21 +101,28 @@ def record(rig: SimPeersRig | ZmqPeersRig, seed: int) -> list[Event]:
             peers._handler = tape  # type: ignore[union-attr]
         return peers, tape
 
+    def kill() -> None:
+        rig.kill("b")
+        rig.until(lambda: trace.count(Up()) == trace.count(Down()))
+
     a, _ = listening("a")
     b, _ = listening("b")
     cable = None if isinstance(rig, SimPeersRig) else Cable(rig.loop, b.address)
     a.connect("b", b.address if cable is None else cable.address)
     numbers = [0] * LANES
     for step in range(STEPS):
-        # Once a burst that no queue takes.
-        burst = PEER_FRAMES_QUEUED_MAX * 3 if step == STEPS // 2 else rng.randrange(40)
+        # Once a burst that no queue takes, while nobody is there.
+        is_full = step == STEPS // 2
+        burst = PEER_FRAMES_QUEUED_MAX * 4 if is_full else rng.randrange(40)
+        if is_full:
+            kill()
         for _ in range(burst):
             lane = rng.randrange(LANES)
             numbers[lane] += 1
             size = 50_000 if rng.random() < 0.05 and burst < 100 else 8
             accepted = a.send("b", lane, b"%08d" % numbers[lane] + bytes(size - 8))
             trace.append(Sent(lane, numbers[lane], accepted))
-        match rng.randrange(8):
+        match 1 if is_full else rng.randrange(8):
             case 0:
                 if cable is None:
                     assert isinstance(rig, SimPeersRig)
@@ -123,10 +130,8 @@ def record(rig: SimPeersRig | ZmqPeersRig, seed: int) -> list[Event]:
                 else:
                     cable.cut()
             case 1:
-                rig.kill("b")
-                downs = trace.count(Down())
-                if trace.count(Up()) > downs:
-                    rig.until(lambda downs=downs: trace.count(Down()) > downs)
+                if not is_full:
+                    kill()
                 listening("b")
             case 2 | 3:
                 rig.settle()
@@ -139,10 +144,10 @@ def record(rig: SimPeersRig | ZmqPeersRig, seed: int) -> list[Event]:
             numbers[lane] += 1
             trace.append(Sent(lane, numbers[lane], a.send("b", lane, b"%08d" % numbers[lane])))
     rig.settle()
-    trace.append(Settled())
+    recorded = [*trace, Settled()]
     if cable is not None:
         cable.close()
-    return trace
+    return recorded
 
 
 SEEDS = range(3)
