@@ -506,6 +506,12 @@ SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
 
+# Keys made of tuples
+
+TUPLE_DEPTH_MAX: Final = 32
+"""How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
+
+
 def _check(condition: bool, relation: str) -> None:
     if not condition:
         raise ValueError(f"limits.py is inconsistent: {relation}")
