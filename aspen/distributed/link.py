@@ -68,13 +68,11 @@ class Link:
         self._streams = [Stream(outbox) for outbox in self._outboxes]
         self._lossy = LossyLane()
         self._refused: deque[int] = deque(maxlen=LINK_REFUSED_CONNECTIONS_MAX)
-        self._answers = Answers()
-        self._held = False
+        self._answers, self._held = Answers(), False
         self._began_ns = self._heard_ns = self._active_ns = self._closing_ns = now_ns
         self._idle_ns = now_ns
-        self._hello_ns = pacing.NEVER
+        self._hello_ns = self._status_ns = self._beat_ns = pacing.NEVER
         self._hello_pause_ns = pacing.HELLO_MIN_NS
-        self._status_ns = self._beat_ns = pacing.NEVER
 
     # -- what its users see -------------------------------------------------------------------------------
 
@@ -500,19 +498,13 @@ class Link:
         for frame in self._streams[lane].unacked():
             self._effects.append(Transmit(lane, frame))
 
+    # -- time ----------------------------------------------------------------------------------------------------
+
     @property
     def wants_flush(self) -> bool:
         """Whether `flush` may have something to do."""
-        streams, outboxes = self._streams, self._outboxes
-        return bool(
-            streams[0].ack_due
-            or streams[1].ack_due
-            or outboxes[0].messages
-            or outboxes[1].messages
-            or self._lossy.waiting
-        )
-
-    # -- time ----------------------------------------------------------------------------------------------------
+        (a, b), (one, other) = self._streams, self._outboxes
+        return bool(a.ack_due or b.ack_due or one.messages or other.messages or self._lossy.waiting)
 
     def flush(self, now_ns: int) -> None:
         """Makes frames of what was sent, and of acknowledgements that are due. Once a tick."""
