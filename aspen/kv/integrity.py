@@ -152,7 +152,8 @@ class _Verifying:
                     self._oldest(space, newer)
                     stem = row[:-SUFFIX_BYTES]
                     keys += 1
-                else:
+                elif newer[0] > space.compact_revision:
+                    # What is older than a version at or below it may be half taken out.
                     self._follows(newer, (revision, sub, record))
                 newer = (revision, sub, record)
                 self.versions_since += revision >= space.compact_revision
