@@ -12,6 +12,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from aspen.errors import StorageCorrupt
+from aspen.kv.compaction import is_scrubbed
 from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import (
     DEAD,
@@ -153,8 +154,11 @@ class _Verifying:
                     stem = row[:-SUFFIX_BYTES]
                     keys += 1
                 elif newer[0] > space.compact_revision:
-                    # What is older than a version at or below it may be half taken out.
                     self._follows(newer, (revision, sub, record))
+                elif is_scrubbed(space) and revision < space.compact_revision:
+                    self.report(f"keyspace {space.id}: a version of revision {revision} was left behind")
+                if record[0] == DEAD and revision < space.compact_revision and is_scrubbed(space):
+                    self.report(f"keyspace {space.id}: a deletion of revision {revision} was left behind")
                 newer = (revision, sub, record)
                 self.versions_since += revision >= space.compact_revision
                 if revision > space.revision:
@@ -195,6 +199,8 @@ class _Verifying:
         for row, done in tables.scan_stored(REVS, bytes([space.id]), bytes([space.id + 1])):
             revision, sub = revs_of(row)
             if revision < space.compact_revision:
+                if is_scrubbed(space):
+                    self.report(f"keyspace {space.id}: what was done at revision {revision} was left behind")
                 continue
             count += 1
             stem = space.stem(done[1:])

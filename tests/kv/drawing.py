@@ -124,7 +124,7 @@ class Drawing:
         return TxnRequest(compares, success, failure)
 
     def compact(self) -> CompactRequest:
-        return CompactRequest(self.rng.randint(max(1, self.compacted - 1), self.revision + 1))
+        return CompactRequest(self.rng.randint(max(1, min(self.compacted - 1, self.revision)), self.revision + 1))
 
     def request(self) -> Any:
         draw = self.rng.random()

@@ -148,7 +148,8 @@ class Model:
         return False
 
     def taken(self, request: TxnRequest, before: State) -> tuple[bool, tuple[Any, ...]]:
-        holds = all([self.holds(compare, before) for compare in request.compares])
+        evaluated = [self.holds(compare, before) for compare in request.compares]
+        holds = all(evaluated)
         return holds, request.success if holds else request.failure
 
     def holds(self, compare: Compare, before: State) -> bool:
@@ -345,12 +346,12 @@ class Checked:
         following = self.next_sequence.get(session, 1)
         draw = self.rng.random()
         floor = self.sessions.floors.get(session, 1)
-        acked = floor if self.rng.random() < 0.7 else self.rng.randint(max(1, floor - 1), following)
+        acked = floor if self.rng.random() < 0.7 else self.rng.randint(max(1, floor - 1), max(following, floor))
         if draw < 0.7:
             self.next_sequence[session] = following + 1
             return following, min(acked, following)
         if draw < 0.95:
-            sequence = self.rng.randint(max(1, following - 5), following)
+            sequence = self.rng.randint(max(1, following - 5), max(1, following))
             return sequence, min(acked, sequence)
         return self.rng.choice([(0, 0), (3, 9), (following + KV_SESSION_WINDOW, 1)])
 
@@ -483,6 +484,8 @@ class Checked:
             assert got_events == events, f"events from {start}: {got_events}\nwanted {events}"
 
     def verify(self) -> None:
+        if self.rng.random() < 0.7:
+            self.rig.scrub(self.rng.choice([3, 500]))
         self.rig.flush()
         report = verify(self.rig.store())
         assert report.problems == [], report.problems
@@ -508,7 +511,6 @@ class Checked:
             self.gap()
         elif draw < 0.95:
             self.move()
-        elif draw < 0.97:
+        elif draw < 0.98:
             self.verify()
         self.compare()
-
