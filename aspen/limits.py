@@ -506,6 +506,97 @@ SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
 
+# -- the store: its door, its clients ---------------------------------------------------------
+
+KV_REQUEST_BYTES_MAX = 1_536 * 1024
+"""One command: etcd's bound."""
+
+KV_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
+"""Size of the store from which only deletes and compactions are taken, unless it is told: etcd's bound."""
+
+KV_QUOTA_BYTES_MIN = 1024 * 1024
+
+KV_VOTERS_MAX = 9
+"""Voters that a store may begin with."""
+
+KV_EXCHANGE_COMMANDS_MAX = 1_024
+"""Commands of one exchange between a client and the store."""
+
+KV_EXCHANGE_BYTES_MAX = 2 * 1024 * 1024
+"""Their bytes."""
+
+KV_ANSWER_BYTES_MAX = 3 * 1024 * 1024
+"""Bytes of an answer. What does not fit is asked for in pages."""
+
+KV_PART_BYTES_MAX = 128 * 1024
+"""Bytes of a part, in which an exchange crosses the control port: it fits the frames of a relay too."""
+
+KV_PARTS_MAX = 48
+"""Parts that a client may have sent without an answer."""
+
+KV_EXCHANGES_MAX = 32
+"""Exchanges that one client may have under way."""
+
+KV_LANE_EXCHANGES_MAX = 4
+"""Those of one kind: what comes meanwhile makes the next, larger one."""
+
+KV_ANSWERS_WAITING_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of answers that a client outside has not taken; with more its way to the store ends."""
+
+KV_EXCHANGE_S = 10.0
+"""Seconds after which an exchange has no answer any more."""
+
+KV_CLIENT_WAITING_MAX = 16_384
+"""Commands that wait in one client; the next one fails at once."""
+
+KV_CLIENT_TIMEOUT_S = 10.0
+"""How long a client tries, unless it is told."""
+
+KV_CLIENT_SWEEP_S = 0.05
+"""How often a client looks for commands whose time is over."""
+
+KV_CLIENT_BACKOFF_MIN_S = 0.02
+KV_CLIENT_BACKOFF_MAX_S = 1.0
+"""Pauses between a client's tries, with jitter."""
+
+KV_CLIENT_CONNECT_S = 5.0
+"""How long one try to connect may take."""
+
+KV_PROPOSALS_MAX = 4
+"""Proposals under way at a leader: what comes meanwhile makes the next, larger one."""
+
+KV_PROPOSAL_COMMANDS_MAX = 4_096
+KV_PROPOSAL_BYTES_MAX = 2 * 1024 * 1024
+"""What one proposal holds, an exchange at least."""
+
+KV_WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of commands that wait at a leader; an exchange beyond is refused, and may be tried again."""
+
+KV_READS_WAITING_MAX = 4_096
+"""Exchanges that wait for a confirmed index at a member."""
+
+KV_APPLY_LAG_MAX = 20_000
+"""Entries that may be committed and not applied before a leader refuses new ones."""
+
+KV_SESSION_S = 600.0
+"""A session of a client that nobody used for so long is closed by the leader."""
+
+KV_SESSION_SWEEP_S = 30.0
+"""How often the leader looks for them."""
+
+KV_TICK_S = 0.5
+"""How often a member sees what is due: compaction, scrub, sessions, alarms."""
+
+KV_COMPACT_STEP_S = 0.02
+"""Pause between two steps of a compaction or a scrub."""
+
+KV_PAGE_KEYS = 1_000
+"""Keys of a page, when a client iterates over a range and says nothing else."""
+
+KV_SNAPSHOTS_OPEN_MAX = 4
+"""Snapshots of one member that are read at a time."""
+
+
 def _check(condition: bool, relation: str) -> None:
     if not condition:
         raise ValueError(f"limits.py is inconsistent: {relation}")
@@ -571,3 +662,12 @@ _check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunn
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
+_check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
+_check(KV_PART_BYTES_MAX * 2 <= CONTROL_REQUEST_BYTES_MAX, "a part fits a frame of the control port, relayed too")
+_check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and for others")
+_check(KV_EXCHANGE_BYTES_MAX // KV_PART_BYTES_MAX + 1 <= KV_PARTS_MAX, "the largest exchange is under way at once")
+_check(KV_LANE_EXCHANGES_MAX * 4 <= KV_EXCHANGES_MAX, "every kind has its lane")
+_check(KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_COMMANDS_MAX, "a proposal holds an exchange")
+_check(KV_EXCHANGE_BYTES_MAX <= KV_PROPOSAL_BYTES_MAX, "a proposal holds an exchange")
+_check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
+_check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
