@@ -138,8 +138,32 @@ class StorageCorrupt(StorageError):
     """What is on disk is not what was written. Rebuild it from a snapshot or from peers."""
 
 
+class DiskFull(StorageError):
+    """The disk has no room. Nothing was written: make room, and try again."""
+
+
+class ReadTooOld(StorageError):
+    """A read transaction was ended for its age. Begin another, and go on from where it was."""
+
+
+class DirectoryRefused(StorageError):
+    """A data directory is in use, another node's, suspect or of another format. Says which, and what to do."""
+
+
 class MapFull(StorageError):
     """The store has no room for this transaction. Abort it; raise the size of the map, or delete and compact."""
+
+
+class NotLeader(AspenError):
+    """The member does not lead. Not executed: ask `leader`, or, when that is None, again after an election."""
+
+    def __init__(self, message: str, leader: object = None) -> None:
+        super().__init__(message)
+        self.leader = leader
+
+
+class ProposalDropped(AspenError):
+    """The leader took no proposal just now; the message says why. Not executed: try again later."""
 
 
 class AccessDenied(AspenError):

@@ -488,6 +488,60 @@ PG_MONITORS_MAX = 10_000
 STORAGE_KEY_BYTES_MAX = 511
 """LMDB's bound, as built."""
 
+STORAGE_TABLES_MAX = 64
+STORAGE_READERS_MAX = 512
+"""Read transactions of one store at once."""
+
+STORAGE_READERS_SPARE = 16
+"""Ended read transactions that are kept to be used again."""
+
+STORAGE_READ_S = 60.0
+"""How old a read transaction may become before it is ended: no page is used again that it may look at."""
+
+JOURNAL_SEGMENT_BYTES = 16 * 1024 * 1024
+"""Size of a segment file, unless one batch needs more."""
+
+JOURNAL_BATCH_BYTES_MAX = 64 * 1024 * 1024
+"""Size of one batch; a larger one is the caller's fault."""
+
+JOURNAL_BATCH_ENTRIES_MAX = 65_536
+
+JOURNAL_LOG_BYTES_MAX = 1024 * 1024 * 1024
+"""What the segments may hold before a batch is refused: the entries since the last compaction are all in memory."""
+
+JOURNAL_MEMBERS_BYTES_MAX = 1024 * 1024
+JOURNAL_NODE_KEY_CHARS_MAX = 200
+# -- consensus --------------------------------------------------------------------------------
+
+RAFT_MEMBERS_MAX = 64
+"""Members of one group, learners included."""
+
+RAFT_ENTRY_BYTES_MAX = 2 * 1024 * 1024
+"""Data of one entry, which is a batch of commands."""
+
+RAFT_APPEND_BYTES_MAX = 256 * 1024
+"""Data of the entries in one message, unless one entry alone has more."""
+
+RAFT_APPEND_ENTRIES_MAX = 1_024
+"""Entries in one message."""
+
+RAFT_CONTEXT_BYTES_MAX = 64 * 1024
+"""Bytes of the host's own in a read or in a change of the configuration."""
+
+RAFT_INFLIGHT_MESSAGES_MAX = 256
+RAFT_INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
+RAFT_UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024
+RAFT_APPLY_BYTES_MAX = 4 * 1024 * 1024
+
+RAFT_READS_WAITING_MAX = 4_096
+"""Reads that wait for a quorum, or for the first entry of the leader's term. Further ones are refused."""
+
+RAFT_ROUNDS_MAX = 64
+"""Rounds of heartbeats that reads wait for at a time; later reads wait for the next one."""
+
+RAFT_WRITES_WAITING_MAX = 4_096
+"""Calls of `ready` whose writes are not yet durable."""
+
 # -- simulation -----------------------------------------------------------------------------
 
 SIM_EVENTS_KEPT_MAX = 200_000
@@ -671,3 +725,10 @@ _check(KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_COMMANDS_MAX, "a proposal holds a
 _check(KV_EXCHANGE_BYTES_MAX <= KV_PROPOSAL_BYTES_MAX, "a proposal holds an exchange")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
+_check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
+_check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
+_check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
+_check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "an entry fits a message of a link")
+_check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
+_check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
+_check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
