@@ -138,6 +138,14 @@ class StorageCorrupt(StorageError):
     """What is on disk is not what was written. Rebuild it from a snapshot or from peers."""
 
 
+class DiskFull(StorageError):
+    """The disk has no room. Nothing was written: make room, and try again."""
+
+
+class DirectoryRefused(StorageError):
+    """A data directory is in use, another node's, suspect or of another format. Says which, and what to do."""
+
+
 class MapFull(StorageError):
     """The store has no room for this transaction. Abort it; raise the size of the map, or delete and compact."""
 
