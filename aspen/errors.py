@@ -142,6 +142,10 @@ class DiskFull(StorageError):
     """The disk has no room. Nothing was written: make room, and try again."""
 
 
+class ReadTooOld(StorageError):
+    """A read transaction was ended for its age. Begin another, and go on from where it was."""
+
+
 class DirectoryRefused(StorageError):
     """A data directory is in use, another node's, suspect or of another format. Says which, and what to do."""
 

@@ -488,6 +488,29 @@ PG_MONITORS_MAX = 10_000
 STORAGE_KEY_BYTES_MAX = 511
 """LMDB's bound, as built."""
 
+STORAGE_TABLES_MAX = 64
+STORAGE_READERS_MAX = 512
+"""Read transactions of one store at once."""
+
+STORAGE_READERS_SPARE = 16
+"""Ended read transactions that are kept to be used again."""
+
+STORAGE_READ_S = 60.0
+"""How old a read transaction may become before it is ended: no page is used again that it may look at."""
+
+JOURNAL_SEGMENT_BYTES = 16 * 1024 * 1024
+"""Size of a segment file, unless one batch needs more."""
+
+JOURNAL_BATCH_BYTES_MAX = 64 * 1024 * 1024
+"""Size of one batch; a larger one is the caller's fault."""
+
+JOURNAL_BATCH_ENTRIES_MAX = 65_536
+
+JOURNAL_LOG_BYTES_MAX = 1024 * 1024 * 1024
+"""What the segments may hold before a batch is refused: the entries since the last compaction are all in memory."""
+
+JOURNAL_MEMBERS_BYTES_MAX = 1024 * 1024
+JOURNAL_NODE_KEY_CHARS_MAX = 200
 # -- consensus --------------------------------------------------------------------------------
 
 RAFT_MEMBERS_MAX = 64
@@ -687,6 +710,9 @@ _check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunn
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
+_check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
+_check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
+_check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
 _check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "an entry fits a message of a link")
 _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
