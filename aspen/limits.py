@@ -542,6 +542,91 @@ RAFT_ROUNDS_MAX = 64
 RAFT_WRITES_WAITING_MAX = 4_096
 """Calls of `ready` whose writes are not yet durable."""
 
+# -- replicated groups ------------------------------------------------------------------------
+
+REPLICATION_TICK_S = 0.05
+REPLICATION_ELECTION_TICKS = 14
+"""A follower that hears nothing for so long to twice so long begins an election: 0.7 s to 1.4 s."""
+REPLICATION_HEARTBEAT_TICKS = 2
+
+REPLICATION_APPEND_BYTES_MAX = 128 * 1024
+"""Data of the entries in one message, which then fits the lossy lane. A larger entry takes the reliable one."""
+
+REPLICATION_INFLIGHT_MESSAGES_MAX = 64
+REPLICATION_INFLIGHT_BYTES_MAX = 384 * 1024
+"""Appends on the way to one member, below what the lossy lane takes."""
+
+REPLICATION_INBOX_MESSAGES_MAX = 8_192
+REPLICATION_INBOX_BYTES_MAX = 32 * 1024 * 1024
+"""What came for one group and was not looked at yet; more is dropped, and counted."""
+
+REPLICATION_HELD_MESSAGES_MAX = 64
+"""Messages of one member that wait for its boot to be written down."""
+
+REPLICATION_GUESTS_MAX = 64
+"""Members that are not in the table yet, because the log is behind, and are answered all the same."""
+
+REPLICATION_REMOVED_MAX = 10_000
+"""Ids of former members that are remembered."""
+
+REPLICATION_APPLY_BATCH_BYTES_MAX = 1024 * 1024
+"""Data of the entries that the machine is given at once; one entry always goes."""
+
+REPLICATION_APPLY_BATCH_ENTRIES_MAX = 512
+REPLICATION_APPLY_INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
+"""Data of the entries that the machine was given and has not applied."""
+
+REPLICATION_APPLY_LAG_BYTES_MAX = 32 * 1024 * 1024
+"""Data of committed entries that the leader's machine has not applied, beyond which proposals are refused."""
+
+REPLICATION_READS_WAITING_MAX = 65_536
+"""Callers of `read_index` that wait."""
+
+REPLICATION_READ_ROUNDS_MAX = 4
+"""Rounds of reads under way at once; later callers share the next one."""
+
+REPLICATION_READ_RETRY_S = 0.5
+"""A round of reads that has no answer by then is asked again."""
+
+REPLICATION_COMPACT_ENTRIES = 20_000
+REPLICATION_COMPACT_BYTES = 64 * 1024 * 1024
+REPLICATION_KEEP_ENTRIES = 5_000
+
+REPLICATION_CHUNK_BYTES_MAX = 1024 * 1024
+"""Bytes of one chunk of a snapshot."""
+
+REPLICATION_SNAPSHOT_WINDOW = 4
+REPLICATION_SNAPSHOT_RESEND_S = 0.5
+"""Without progress for so long, what is on its way is sent again."""
+
+REPLICATION_SNAPSHOT_SILENCE_S = 15.0
+"""A transfer whose other end is silent for so long is given up."""
+
+REPLICATION_SNAPSHOT_MEMBERS_MAX = 2
+"""Members that are sent a snapshot at once; others wait."""
+
+REPLICATION_SNAPSHOT_STEP_S = 60.0
+"""How long the machine may take for one step of a snapshot."""
+
+REPLICATION_TRANSFER_S = 1.5
+"""How long a leader that stops in order waits for another to take over."""
+
+REPLICATION_REGISTER_EVERY_S = 0.25
+REPLICATION_INVITE_EVERY_S = 0.5
+"""How often a new voter asks to be known, and a new member is told what it is."""
+
+REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
+"""A learner that is further behind is not promoted."""
+
+REPLICATION_DISK_RETRY_S = 0.5
+"""How often a write is tried again while the disk is full."""
+
+REPLICATION_REMOVED_STOP_S = 1.0
+"""How long a member that was removed goes on, so that others learn that it was."""
+
+REPLICATION_CALL_S = 10.0
+"""Deadline of a change of the members."""
+
 # -- simulation -----------------------------------------------------------------------------
 
 SIM_EVENTS_KEPT_MAX = 200_000
@@ -732,3 +817,22 @@ _check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "
 _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
+_check(REPLICATION_HEARTBEAT_TICKS * 4 < REPLICATION_ELECTION_TICKS, "a lost heartbeat is no lost leader")
+_check(
+    REPLICATION_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_CHUNK_BYTES_MAX,
+    "an append fits the lossy lane",
+)
+_check(
+    REPLICATION_APPEND_BYTES_MAX <= REPLICATION_INFLIGHT_BYTES_MAX < LINK_UNACKED_BYTES_MAX,
+    "the lossy lane takes the window",
+)
+_check(REPLICATION_INFLIGHT_MESSAGES_MAX < LINK_UNACKED_FRAMES_MAX, "and its messages")
+_check(REPLICATION_APPLY_INFLIGHT_BYTES_MAX < REPLICATION_APPLY_LAG_BYTES_MAX, "refusal comes after back-pressure")
+_check(REPLICATION_CHUNK_BYTES_MAX * 2 < LINK_MESSAGE_BYTES_MAX, "a chunk fits a message")
+_check(
+    REPLICATION_CHUNK_BYTES_MAX * REPLICATION_SNAPSHOT_WINDOW * REPLICATION_SNAPSHOT_MEMBERS_MAX < LINK_QUEUE_BYTES_MAX,
+    "snapshots leave room for others",
+)
+_check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
+_check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
+_check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")
