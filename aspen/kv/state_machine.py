@@ -18,46 +18,20 @@ No handler awaits: nothing here is ever held up by a disk or by a peer.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from aspen import wire
-from aspen.actor import Reply
+from aspen.actor import Reply, make_named_ref
 from aspen.actor.context import ReplyHandle
-from aspen.errors import AspenError, KvError, NotLeader, Overloaded, Unknown, UsageError
+from aspen.distributed import pg
+from aspen.distributed.starting import whereis_on
+from aspen.errors import AspenError, NoConnection, NotLeader, Overloaded, UsageError
 from aspen.kv.codec import decode_batch, encode_batch
 from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
-from aspen.limits import (
-    KV_EXCHANGE_S,
-    KV_PROPOSAL_BYTES_MAX,
-    KV_PROPOSAL_COMMANDS_MAX,
-    KV_PROPOSALS_MAX,
-    KV_READS_WAITING_MAX,
-    KV_WAITING_BYTES_MAX,
-)
+from aspen.kv.proposing import Proposing
+from aspen.kv.reading import Reading
+from aspen.limits import KV_ANSWER_BYTES_MAX, KV_EXCHANGE_S
 from aspen.otp.actor import Actor, call, cast
+from aspen.otp.otp import defer
 
 log = logging.getLogger("aspen.kv")
-
-
-class _Exchange:
-    """A client's writes, and who waits for their results."""
-
-    __slots__ = ("commands", "handle", "size")
-
-    def __init__(self, commands: list[bytes], size: int, handle: ReplyHandle) -> None:
-        self.commands, self.size, self.handle = commands, size, handle
-
-
-class _Proposal:
-    """Exchanges that travel through the log together."""
-
-    __slots__ = ("exchanges", "index", "size", "term")
-
-    def __init__(self, exchanges: list[_Exchange], size: int) -> None:
-        self.exchanges, self.size = exchanges, size
-        self.term = self.index = 0

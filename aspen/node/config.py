@@ -61,6 +61,8 @@ class NodeConfig:
     cluster_seeds: tuple[tuple[str, str], ...] = ()
     """Nodes of other machines to join through: node id, and the address of its links. Those of this machine that are in
     the cluster are found without."""
+    kv_application: str = "supervisors.kv:Kv"
+    """Class path of the application that is its member of the replicated store."""
     kv_enabled: bool = False
     """Whether it has a member of the replicated store."""
     kv_voters: tuple[str, ...] = ()
@@ -93,6 +95,16 @@ class NodeConfig:
         sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in self.cluster_seeds]
         sections["apps"] = {name: dict(settings) for name, settings in self.apps.items()}
         return sections
+
+    def store_settings(self) -> dict[str, Any]:
+        """The section `[kv]`, as settings of the application that it names."""
+        return {
+            "voters": ",".join(self.kv_voters),
+            "waits": bool(self.cluster) and not self.kv_voters,
+            "quota_bytes": self.kv_quota_bytes,
+            "compact_revisions": self.kv_compact_revisions,
+            "compact_s": self.kv_compact_s,
+        }
 
     def named(self, name: str) -> NodeConfig:
         """The same with a name, if it has none."""
@@ -349,6 +361,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "seeds": ("cluster_seeds", _seeds),
     },
     "kv": {
+        "application": ("kv_application", _class_path),
         "enabled": ("kv_enabled", _boolean),
         "voters": ("kv_voters", _voters),
         "directory": ("kv_directory", _text),
