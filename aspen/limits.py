@@ -626,6 +626,60 @@ REPLICATION_REMOVED_STOP_S = 1.0
 
 REPLICATION_CALL_S = 10.0
 """Deadline of a change of the members."""
+# -- the store's state machine ----------------------------------------------------------------
+
+KV_KEY_BYTES_MAX = 32 * 1024
+KV_REQUEST_BYTES_MAX = 3 * 512 * 1024
+"""One command, encoded: 1.5 MiB, as etcd has it."""
+
+KV_BATCH_COMMANDS_MAX = 65_536
+"""Commands of one log entry."""
+
+KV_TXN_OPERATIONS_MAX = 128
+"""Operations, or comparisons, of one transaction; nested ones draw on what is left of their parent's."""
+
+KV_CONFLICT_WINDOW_REVISIONS = 1_000_000
+"""How many revisions back `unmodified_since` looks; beyond, the transaction is too old."""
+
+KV_SESSIONS_MAX = 65_536
+KV_SESSION_WINDOW = 4_096
+"""Sequence numbers of one session from the lowest that is not acknowledged on."""
+
+KV_SESSION_BYTES_MAX = 256 * 1024
+"""Results of one session that are kept for retries; beyond, only that and where a command was executed."""
+
+KV_RESULT_KEPT_BYTES_MAX = 16 * 1024
+"""Largest result that is kept whole for a retry."""
+
+KV_HEADS_CACHED = 50_000
+"""Keys whose newest revision is remembered, in each of two generations."""
+
+KV_KEY_CHUNK_BYTES = 240
+"""A longer key is stored in pieces of this size, so that, escaped, it fits a key of the storage."""
+
+KV_COMPACT_STEP_ROWS = 500
+"""Revisions that one step of a compaction looks at."""
+
+KV_SCAN_STEP_ROWS = 2_000
+"""Rows that one step of a long read, hash or verification looks at."""
+
+KV_EVENTS_MAX = 10_000
+"""Events in one answer to a watcher's read, unless one revision has more."""
+
+KV_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
+"""Bytes of one keyspace before NOSPACE, unless set otherwise."""
+
+KV_QUOTA_CLEARED = 0.9
+"""The part of the quota below which the alarm may be taken back."""
+
+KV_SNAPSHOT_CHUNK_BYTES = 512 * 1024
+"""Bytes of one chunk of a snapshot, unless one row has more."""
+
+KV_PROBLEMS_MAX = 100
+"""Findings that a verification lists; the rest is counted."""
+
+KV_RESTORE_JUMP_REVISIONS = 1_000_000_000
+"""How far revisions jump when a snapshot becomes a new cluster, so that none is used twice."""
 
 # -- simulation -----------------------------------------------------------------------------
 
@@ -799,6 +853,15 @@ _check(ENVELOPE_PAYLOAD_BYTES_MAX >= CONTROL_REQUEST_BYTES_MAX, "a request fits 
 _check(RELAY_ANSWERS_BYTES_MAX * 2 < LINK_QUEUE_BYTES_MAX, "one tunnel does not fill the queue of a link")
 _check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunnel fits a frame")
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
+_check(
+    KV_KEY_CHUNK_BYTES * 2 + 9 + 2 + 12 <= STORAGE_KEY_BYTES_MAX, "a chunk of zeros, escaped, with its revision fits"
+)
+_check(KV_KEY_BYTES_MAX < KV_REQUEST_BYTES_MAX, "the longest key can be put")
+_check(KV_KEY_BYTES_MAX < 1 << 16, "the length of a key fits two bytes")
+_check(KV_RESULT_KEPT_BYTES_MAX * 4 <= KV_SESSION_BYTES_MAX, "a session keeps several results")
+_check(KV_REQUEST_BYTES_MAX + 1024 < RAFT_ENTRY_BYTES_MAX, "a command fits an entry")
+_check(KV_SNAPSHOT_CHUNK_BYTES * 2 < FRAME_BYTES_MAX, "a chunk fits a frame")
+_check(0 < KV_QUOTA_CLEARED < 1, "an alarm does not flap")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
 _check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
