@@ -701,12 +701,6 @@ SIM_GRAVEYARD_MAX = 10_000
 
 # -- the store: its door, its clients ---------------------------------------------------------
 
-KV_REQUEST_BYTES_MAX = 1_536 * 1024
-"""One command: etcd's bound."""
-
-KV_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
-"""Size of the store from which only deletes and compactions are taken, unless it is told: etcd's bound."""
-
 KV_QUOTA_BYTES_MIN = 1024 * 1024
 
 KV_VOTERS_MAX = 9
@@ -715,7 +709,7 @@ KV_VOTERS_MAX = 9
 KV_EXCHANGE_COMMANDS_MAX = 1_024
 """Commands of one exchange between a client and the store."""
 
-KV_EXCHANGE_BYTES_MAX = 2 * 1024 * 1024
+KV_EXCHANGE_BYTES_MAX = 1_792 * 1024
 """Their bytes."""
 
 KV_ANSWER_BYTES_MAX = 3 * 1024 * 1024
@@ -742,6 +736,9 @@ KV_EXCHANGE_S = 10.0
 KV_CLIENT_WAITING_MAX = 16_384
 """Commands that wait in one client; the next one fails at once."""
 
+KV_CLIENT_SESSION_WINDOW = 2_048
+"""Writes of one client that are under way in its session; more wait."""
+
 KV_CLIENT_TIMEOUT_S = 10.0
 """How long a client tries, unless it is told."""
 
@@ -759,7 +756,7 @@ KV_PROPOSALS_MAX = 4
 """Proposals under way at a leader: what comes meanwhile makes the next, larger one."""
 
 KV_PROPOSAL_COMMANDS_MAX = 4_096
-KV_PROPOSAL_BYTES_MAX = 2 * 1024 * 1024
+KV_PROPOSAL_BYTES_MAX = 1_920 * 1024
 """What one proposal holds, an exchange at least."""
 
 KV_WAITING_BYTES_MAX = 64 * 1024 * 1024
@@ -768,8 +765,14 @@ KV_WAITING_BYTES_MAX = 64 * 1024 * 1024
 KV_READS_WAITING_MAX = 4_096
 """Exchanges that wait for a confirmed index at a member."""
 
-KV_APPLY_LAG_MAX = 20_000
-"""Entries that may be committed and not applied before a leader refuses new ones."""
+KV_FLUSH_S = 0.05
+"""Pause before what was applied is written to the storage, so that one transaction holds much."""
+
+KV_FLUSH_BYTES = 4 * 1024 * 1024
+"""With so much to write there is no pause."""
+
+KV_MACHINE_STOP_S = 10.0
+"""How long a member may write at its end."""
 
 KV_SESSION_S = 600.0
 """A session of a client that nobody used for so long is closed by the leader."""
@@ -870,7 +873,13 @@ _check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room fo
 _check(KV_EXCHANGE_BYTES_MAX // KV_PART_BYTES_MAX + 1 <= KV_PARTS_MAX, "the largest exchange is under way at once")
 _check(KV_LANE_EXCHANGES_MAX * 4 <= KV_EXCHANGES_MAX, "every kind has its lane")
 _check(KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_COMMANDS_MAX, "a proposal holds an exchange")
-_check(KV_EXCHANGE_BYTES_MAX <= KV_PROPOSAL_BYTES_MAX, "a proposal holds an exchange")
+_check(
+    KV_EXCHANGE_BYTES_MAX + 8 * KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_BYTES_MAX < RAFT_ENTRY_BYTES_MAX,
+    "an entry holds a proposal, and that an exchange",
+)
+_check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
+_check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
+_check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
