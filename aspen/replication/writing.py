@@ -42,6 +42,9 @@ class Written:
         self.messages: Sequence[Message] = pending.messages
         """They may leave now."""
         self.seen: Any = pending.seen
+        """What came with the table of members; None when that was not written."""
+        self.mark = pending.batch.snapshot.index if pending.batch.snapshot is not None else 0
+        """The log is needed above this only; 0 when nothing is known of that."""
 
 
 class LogWriter:
