@@ -32,7 +32,7 @@ class EntryKind(IntEnum):
 class Entry(NamedTuple):
     """One entry of the log."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     term: int
     kind: EntryKind = EntryKind.NORMAL
     data: bytes = b""
@@ -120,7 +120,7 @@ class ConfigurationChange:
 class SnapshotMeta(NamedTuple):
     """What a snapshot of the host's state stands for: everything up to and including `index`."""
 
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     term: int = 0
     configuration: Configuration = Configuration()
     """In force after the entry at `index`."""
@@ -161,7 +161,7 @@ class Message(NamedTuple):
     to: MemberId
     sender: MemberId
     term: int = 0
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     log_term: int = 0
     commit: int = 0
     entries: Sequence[Entry] = ()
@@ -176,7 +176,7 @@ class ReadState(NamedTuple):
     """A read that was asked for may be served: at any state at or above `index`."""
 
     context: bytes
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
 
 
 class Leadership(NamedTuple):
@@ -219,6 +219,10 @@ class Ready(NamedTuple):
     """Whether there is something to be written whose loss would do harm; otherwise it may be written without a sync."""
 
 
+_FORGOT_NOTHING: Final = HardState()
+_FROM_NOTHING: Final = SnapshotMeta()
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What a member has on disk when it starts. A new one has only its first configuration.
@@ -228,8 +232,8 @@ class Restored:
     `snapshot`; entries that do not follow are dropped.
     """
 
-    hard_state: HardState = HardState()
-    snapshot: SnapshotMeta = SnapshotMeta()
+    hard_state: HardState = _FORGOT_NOTHING
+    snapshot: SnapshotMeta = _FROM_NOTHING
     """The log begins after it."""
     configuration: Configuration | None = None
     """In force at `applied`. None: that of `snapshot`, which then must be the latest."""
