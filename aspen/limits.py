@@ -739,6 +739,9 @@ KV_CLIENT_WAITING_MAX = 16_384
 KV_CLIENT_SESSION_WINDOW = 2_048
 """Writes of one client that are under way in its session; more wait."""
 
+KV_CLIENT_SESSIONS_TRIED_MAX = 4
+"""Sessions in which a client tries one write."""
+
 KV_CLIENT_TIMEOUT_S = 10.0
 """How long a client tries, unless it is told."""
 
@@ -780,6 +783,12 @@ KV_SESSION_S = 600.0
 KV_SESSION_SWEEP_S = 30.0
 """How often the leader looks for them."""
 
+KV_SESSIONS_EXPIRED_MAX = 4_096
+"""Sessions that one proposal ends."""
+
+KV_COMPACT_SAMPLES_MAX = 16
+"""Points in time of which a leader remembers the revision."""
+
 KV_TICK_S = 0.5
 """How often a member sees what is due: compaction, scrub, sessions, alarms."""
 
@@ -788,6 +797,9 @@ KV_COMPACT_STEP_S = 0.02
 
 KV_PAGE_KEYS = 1_000
 """Keys of a page, when a client iterates over a range and says nothing else."""
+
+KV_ADMIN_MAX = 64
+"""Operations for people and tools that one member has under way."""
 
 KV_SNAPSHOTS_OPEN_MAX = 4
 """Snapshots of one member that are read at a time."""

@@ -9,21 +9,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 from aspen import wire
-from aspen.errors import AccessDenied, AspenError, BadFrame, NotReachable, UsageError
-from aspen.io.keys import config_dir
+from aspen.errors import AspenError, BadFrame, NotReachable, UsageError
+from aspen.io import RealRandom
+from aspen.io.keys import config_dir as default_directory
+from aspen.io.loop_thread import LoopThread
 from aspen.io.nodes import NodeRecord, nodes
+from aspen.kv.client import Consistency, Kv
 from aspen.kv.courier import Done
 from aspen.kv.door import FAILED, FORWARDED, NUMBER_MAX, Assembler, parts_of
-from aspen.limits import KV_PARTS_MAX
+from aspen.kv.txn import TxnBuilder
+from aspen.kv.types import (
+    CompactResult,
+    DeleteResult,
+    KeyValue,
+    PutResult,
+    RangeResult,
+    TxnRequest,
+    TxnResult,
+)
+from aspen.limits import KV_PAGE_KEYS, KV_PARTS_MAX
 from aspen.reach import reach
 from aspen.shell import NodeClient
 from aspen.shell.client import Asked
+
+R = TypeVar("R")
 
 _SILENT: Final[Callable[[str], object]] = lambda text: None  # noqa: E731 -- notices are for people
 
@@ -156,7 +171,7 @@ class OutsideFinder:
     def __init__(self, where: str = "", directory: Path | None = None) -> None:
         """`where` is a node as commands take it, several with commas, or the name of a cluster of this machine; empty: the
         nodes of this machine, which must be of one cluster."""
-        self._directory = directory if directory is not None else config_dir()
+        self._directory = directory if directory is not None else default_directory()
         self._where = [part.strip() for part in where.split(",") if part.strip()]
         self._turn = 0
         self.greeting: Mapping[str, Any] = {}
@@ -225,4 +240,163 @@ def _of_cluster(records: list[NodeRecord], cluster: str) -> list[str]:
     return [record.name for record in records if record.cluster == cluster]
 
 
-__all__ = ["AccessDenied", "OutsideChannel", "OutsideFinder"]
+
+async def open_outside(where: str, config_dir: str | Path | None, timeout: float, exactly_once: bool) -> Kv:
+    """A client of the store, connected: see `aspen.kv.connect`."""
+    directory = Path(config_dir).expanduser() if config_dir is not None else None
+    finder = OutsideFinder(where, directory)
+    kv = Kv(
+        finder, asyncio.get_running_loop(), RealRandom().rng("kv.client").random, timeout=timeout, exactly_once=exactly_once
+    )
+    try:
+        await kv.connect(timeout)
+    except BaseException:
+        await kv.close()
+        raise
+    return kv
+
+
+class SyncKv:
+    """A client for code without an event loop: as `Kv`, method by method. Made by `aspen.kv.connect_sync`."""
+
+    def __init__(self, where: str, config_dir: str | Path | None, timeout: float, exactly_once: bool) -> None:
+        self._thread = LoopThread("aspen-kv")
+        try:
+            self._kv = self._thread.run(open_outside(where, config_dir, timeout, exactly_once))
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        revision: int = 0,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> KeyValue | None:
+        """See `Kv.get`."""
+        return self._thread.run(self._kv.get(key, revision=revision, consistency=consistency, timeout=timeout))
+
+    def range(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> RangeResult:
+        """See `Kv.range`."""
+        return self._thread.run(
+            self._kv.range(
+                key,
+                end,
+                prefix=prefix,
+                revision=revision,
+                limit=limit,
+                keys_only=keys_only,
+                consistency=consistency,
+                timeout=timeout,
+            )
+        )
+
+    def scan(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        page: int = KV_PAGE_KEYS,
+        consistency: Consistency = "linearizable",
+    ) -> Iterator[KeyValue]:
+        """See `Kv.scan`."""
+        scan = self._kv.scan(key, end, prefix=prefix, revision=revision, page=page, consistency=consistency)
+        while found := self._thread.run(_some(scan, page)):
+            yield from found
+
+    def put(
+        self,
+        key: bytes,
+        value: bytes = b"",
+        *,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout: float | None = None,
+    ) -> PutResult:
+        """See `Kv.put`."""
+        return self._thread.run(
+            self._kv.put(
+                key,
+                value,
+                lease=lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+                timeout=timeout,
+            )
+        )
+
+    def delete(
+        self,
+        key: bytes,
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        prev_kv: bool = False,
+        timeout: float | None = None,
+    ) -> DeleteResult:
+        """See `Kv.delete`."""
+        return self._thread.run(self._kv.delete(key, end, prefix=prefix, prev_kv=prev_kv, timeout=timeout))
+
+    def execute(self, transaction: TxnBuilder | TxnRequest, *, timeout: float | None = None) -> TxnResult:
+        """Executes a transaction: a `TxnRequest`, or what `aspen.kv.TxnBuilder()` has made."""
+        request = transaction.request() if isinstance(transaction, TxnBuilder) else transaction
+        return self._thread.run(self._kv.execute(request, timeout=timeout))
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> CompactResult:
+        """See `Kv.compact`."""
+        return self._thread.run(self._kv.compact(revision, timeout=timeout))
+
+    def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """See `Kv.status`."""
+        return self._thread.run(self._kv.status(timeout=timeout))
+
+    def hash(self, revision: int = 0, *, timeout: float | None = None) -> dict[str, Any]:
+        """See `Kv.hash`."""
+        return self._thread.run(self._kv.hash(revision, timeout=timeout))
+
+    def members(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """See `Kv.members`."""
+        return self._thread.run(self._kv.members(timeout=timeout))
+
+    def call(self, work: Callable[[Kv], Coroutine[Any, Any, R]]) -> R:
+        """Runs `await work(kv)` with the client, and returns its result: for all that has no method here."""
+        return self._thread.run(work(self._kv))
+
+    def close(self) -> None:
+        """Ends the session, the connection and its thread. Idempotent."""
+        if not self._thread.closed:
+            self._thread.run(self._kv.close())
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+async def _some(scan: AsyncIterator[KeyValue], count: int) -> list[KeyValue]:
+    found: list[KeyValue] = []
+    async for item in scan:
+        found.append(item)
+        if len(found) >= count:
+            break
+    return found

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from aspen.errors import AspenError
-from aspen.kv.options import PEER, StoreOptions
+from aspen.kv.options import NAME, PEER, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
 from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
@@ -48,7 +48,7 @@ class KvSupervisor(Supervisor):
         )
         # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in the
         # log, and is applied again.
-        yield child(KvStateMachine, options, peer).opts(id="machine", name=options.name, shutdown=KV_MACHINE_STOP_S)
+        yield child(KvStateMachine, options, peer).opts(id="machine", name=NAME, shutdown=KV_MACHINE_STOP_S)
         # Does nothing until it is stopped, which it is first.
         yield child(Handover, peer).opts(id="handover", shutdown=REPLICATION_TRANSFER_S + 1.0)
 

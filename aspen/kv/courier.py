@@ -38,8 +38,9 @@ from aspen.errors import (
     Unknown,
     UsageError,
 )
-from aspen.kv.codec import decode_batch, encode_batch
+from aspen.kv.codec import decode_batch, encode_batch, encode_error
 from aspen.kv.door import READ, SERIALIZABLE, WRITE
+from aspen.kv.types import ErrorCode
 from aspen.limits import (
     KV_CLIENT_BACKOFF_MAX_S,
     KV_CLIENT_BACKOFF_MIN_S,
@@ -70,6 +71,10 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Ends it; exchanges under way fail. Idempotent."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Returns when nothing of it runs any more. Close it first."""
         ...
 
 
@@ -109,6 +114,11 @@ class _Lane:
         self.armed = False
 
 
+class SessionOver(AspenError):
+    """The store does not know the session, and what was sent in it was not executed. Never leaves the client."""
+
+
+_SESSION_UNKNOWN: Final = encode_error(ErrorCode.UNKNOWN)[:3]
 _NOT_EXECUTED: Final = (NotLeader, Overloaded, NoProc)
 _MAYBE_EXECUTED: Final = (CallTimeout, NoConnection, NotReachable, ActorFailed, Unknown)
 
@@ -165,19 +175,38 @@ class Courier:
             CallTimeout: the deadline came first.
             AspenError: what the store answers.
         """
-        async with asyncio.timeout_at(deadline_s):
-            while True:
-                channel = await self.channel()
-                answer: asyncio.Future[bytes] = self._loop.create_future()
-                channel.begin(kind, body, lambda data, error, answer=answer: _settle(answer, data, error))
-                try:
-                    data = await answer
-                except (NotLeader, Overloaded, NoProc) as error:
-                    self._trouble(error, channel)
-                    await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
-                else:
-                    self._failed = 0
-                    return data
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await self._exchange(kind, body)
+        except TimeoutError:
+            raise CallTimeout(f"the store did not answer in time (the last trouble: {self._why or 'none'})") from None
+
+    async def _exchange(self, kind: int, body: bytes) -> bytes:
+        while True:
+            channel = await self.channel()
+            answer: asyncio.Future[bytes] = self._loop.create_future()
+            channel.begin(kind, body, lambda data, error, answer=answer: _settle(answer, data, error))
+            try:
+                data = await answer
+            except (NotLeader, Overloaded, NoProc) as error:
+                self._trouble(error, channel)
+                await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
+            else:
+                self._failed = 0
+                return data
+
+    async def reach(self, deadline_s: float) -> None:
+        """Returns when there is a way to the store.
+
+        Raises:
+            NotReachable: there is none by the deadline; says what went wrong last.
+            AccessDenied, UsageError: there will be none.
+        """
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await self.channel()
+        except TimeoutError:
+            raise NotReachable(f"the store cannot be reached: {self._why or 'no answer'}") from None
 
     async def channel(self) -> Channel:
         """The way to the store, made if there is none."""
@@ -188,6 +217,20 @@ class Courier:
             if self._connecting is not None:
                 await asyncio.wait({self._connecting})
         return self._channel
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a way to the store."""
+        return self._channel is not None
+
+    async def aclose(self) -> None:
+        """As `close`; returns when nothing of it runs any more."""
+        channel, connecting = self._channel, self._connecting
+        self.close()
+        if connecting is not None:
+            await asyncio.wait({connecting})
+        if channel is not None:
+            await channel.wait_closed()
 
     def close(self, why: AspenError | None = None) -> None:
         """Fails what has no result yet, and ends the channel. Idempotent."""
@@ -257,14 +300,20 @@ class Courier:
             except AspenError as broken:
                 data, error = None, NotReachable(f"the store's answer cannot be read: {broken}")
             else:
-                if len(results) != len(items):
+                if len(results) > len(items) or not results or (lane.kind == WRITE and len(results) < len(items)):
                     data, error = None, NotReachable("the store's answer has not as many results as were asked for")
         if data is not None:
             self._failed = 0
+            if len(results) < len(items):  # More would not have fitted an answer.
+                lane.waiting.extendleft(reversed(items[len(results) :]))
+                del items[len(results) :]
             self._held -= len(items)
             for item, result in zip(items, results, strict=True):
                 if not item.future.done():
-                    item.future.set_result(result)
+                    if result[:3] == _SESSION_UNKNOWN and not item.maybe:
+                        item.future.set_exception(SessionOver())
+                    else:
+                        item.future.set_result(result)
             if not channel.leads and lane.kind == WRITE:
                 self._move(channel)
         elif error is not None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from aspen import limits
 from aspen.replication.options import PeerOptions
+
+
+NAME: Final = "aspen.kv"
+"""Of the member on its node, and of the process group of all members."""
+PEER: Final = "aspen.kv.peer"
+"""Of the peer on its node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +20,6 @@ class StoreOptions:
     """The defaults are for production; simulation makes things small."""
 
     peer: PeerOptions = field(default_factory=lambda: PeerOptions(name=PEER))
-    name: str = "aspen.kv"
-    """Under which the machine is registered on its node, and the process group of all members."""
     storage: str = "kv"
     """Of the state, on the node's disk."""
     quota_bytes: int = limits.KV_QUOTA_BYTES
@@ -26,6 +31,3 @@ class StoreOptions:
     """A session that nobody used for so long is closed."""
     tick_s: float = limits.KV_TICK_S
 
-
-PEER = "aspen.kv.peer"
-"""The name of the peer on its node."""
