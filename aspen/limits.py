@@ -881,7 +881,7 @@ _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are se
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
 _check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
 _check(KV_PART_BYTES_MAX * 2 <= CONTROL_REQUEST_BYTES_MAX, "a part fits a frame of the control port, relayed too")
-_check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and for others")
+_check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and more")
 _check(KV_EXCHANGE_BYTES_MAX // KV_PART_BYTES_MAX + 1 <= KV_PARTS_MAX, "the largest exchange is under way at once")
 _check(KV_LANE_EXCHANGES_MAX * 4 <= KV_EXCHANGES_MAX, "every kind has its lane")
 _check(KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_COMMANDS_MAX, "a proposal holds an exchange")

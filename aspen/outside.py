@@ -1,7 +1,7 @@
 """Ways to the store for programs that are no node: over the control port of any node of the cluster.
 
-A way begins at a node that the program names, or at any that runs on this machine; that node hands over to the leader, so
-one reachable node is enough. When the leader itself can be reached, the way moves there.
+A way begins at a node that the program names, or at any that runs on this machine; that node hands over to the leader,
+so one reachable node is enough. When the leader itself can be reached, the way moves there.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class OutsideChannel:
         self._number = 0
         self._done: dict[int, tuple[Done, int]] = {}
         """Whom to tell of each exchange under way, and the parts that it was sent in."""
-        self._queue: deque[tuple[int, list[bytes]]] = deque()
+        self._queue: deque[list[bytes]] = deque()
         self._parts = 0
         self._opened: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
@@ -87,14 +87,14 @@ class OutsideChannel:
         self._number = number = self._number % NUMBER_MAX + 1
         parts = parts_of(number, kind, body)
         self._done[number] = (done, len(parts))
-        self._queue.append((number, parts))
+        self._queue.append(parts)
         self._send()
 
     def _send(self) -> None:
         """Sends what waits, as far as the node takes it."""
         asked = self._asked
         while self._queue and asked is not None:
-            number, parts = self._queue[0]
+            parts = self._queue[0]
             if self._parts and self._parts + len(parts) > KV_PARTS_MAX:
                 return
             self._queue.popleft()
@@ -169,8 +169,8 @@ class OutsideFinder:
     """Finds nodes of one cluster: `aspen.kv.courier.Finder`."""
 
     def __init__(self, where: str = "", directory: Path | None = None) -> None:
-        """`where` is a node as commands take it, several with commas, or the name of a cluster of this machine; empty: the
-        nodes of this machine, which must be of one cluster."""
+        """`where` is a node as commands take it, several with commas, or the name of a cluster of this machine; empty:
+        the nodes of this machine, which must be of one cluster."""
         self._directory = directory if directory is not None else default_directory()
         self._where = [part.strip() for part in where.split(",") if part.strip()]
         self._turn = 0
@@ -240,13 +240,19 @@ def _of_cluster(records: list[NodeRecord], cluster: str) -> list[str]:
     return [record.name for record in records if record.cluster == cluster]
 
 
+def _folder(config_dir: str | Path | None) -> Path | None:
+    return Path(config_dir).expanduser() if config_dir is not None else None
+
 
 async def open_outside(where: str, config_dir: str | Path | None, timeout: float, exactly_once: bool) -> Kv:
     """A client of the store, connected: see `aspen.kv.connect`."""
-    directory = Path(config_dir).expanduser() if config_dir is not None else None
-    finder = OutsideFinder(where, directory)
+    finder = OutsideFinder(where, _folder(config_dir))
     kv = Kv(
-        finder, asyncio.get_running_loop(), RealRandom().rng("kv.client").random, timeout=timeout, exactly_once=exactly_once
+        finder,
+        asyncio.get_running_loop(),
+        RealRandom().rng("kv.client").random,
+        timeout=timeout,
+        exactly_once=exactly_once,
     )
     try:
         await kv.connect(timeout)

@@ -25,15 +25,15 @@ from aspen.replication import PeerOptions, RaftPeer
 class KvSupervisor(Supervisor):
     """Supervises a member of the store.
 
-    `rest_for_one`: the machine cannot do without the peer, whose log it applies, and starts from what its own disk has and
-    the peer then brings. The peer can do without the machine, for as long as that needs to start: it keeps votes and log,
-    and takes nothing away from the cluster.
+    `rest_for_one`: the machine cannot do without the peer, whose log it applies, and starts from what its own disk has
+    and the peer then brings. The peer can do without the machine, for as long as that needs to start: it keeps votes
+    and log, and takes nothing away from the cluster.
     """
 
     strategy = "rest_for_one"
     intensity = (5, 30.0)
-    """A member that fails again and again ends the supervisor, and with it the node: its parent starts that anew, from the
-    disk. The period is long, as a start reads the log."""
+    """A member that fails again and again ends the supervisor, and with it the node: its parent starts that anew, from
+    the disk. The period is long, as a start reads the log."""
 
     def __init__(self, options: StoreOptions) -> None:
         self._options = options
@@ -41,13 +41,13 @@ class KvSupervisor(Supervisor):
     def children(self) -> Iterable[Child[Any]]:
         """The peer first, which the machine attaches to."""
         options, peer = self._options, whereis(RaftPeer, self._options.peer.name)
-        # Permanent: without it this node is one of the f that the cluster can miss. Its time to stop is for handing over
-        # the leadership, if that has not been done before, and for the last write to the log.
+        # Permanent: without it this node is one of the f that the cluster can miss. Its time to stop is for handing
+        # over the leadership, if that has not been done before, and for the last write to the log.
         yield child(RaftPeer, options.peer).opts(
             id="peer", name=options.peer.name, shutdown=REPLICATION_TRANSFER_S + SHUTDOWN_S
         )
-        # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in the
-        # log, and is applied again.
+        # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in
+        # the log, and is applied again.
         yield child(KvStateMachine, options, peer).opts(id="machine", name=NAME, shutdown=KV_MACHINE_STOP_S)
         # Does nothing until it is stopped, which it is first.
         yield child(Handover, peer).opts(id="handover", shutdown=REPLICATION_TRANSFER_S + 1.0)

@@ -1,13 +1,12 @@
 """`Chores`: what a leader sees to now and then: sessions that nobody uses, alarms, the quota, automatic compaction.
 
-All of it are proposals: no member decides anything by its clock. What a new leader knows of time begins with its term, so a
-session lives longer by a change of the leader, never shorter.
+All of it are proposals: no member decides anything by its clock. What a new leader knows of time begins with its term,
+so a session lives longer by a change of the leader, never shorter.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from aspen.kv.codec import encode_command

@@ -8,13 +8,13 @@
         ...
     done = await kv.txn().when(value(b"colour") == b"green").then(put(b"colour", b"blue")).commit()
 
-Writes are in a session and executed exactly once: what may have been executed is asked again until the store says what came
-of it, at most until `timeout` seconds have passed. Then, or when the session has expired meanwhile, the caller gets `Unknown`. With
-`exactly_once=False` there is no session, and whatever may have been executed is `Unknown` at once. `CallTimeout` means:
-not executed.
+Writes are in a session and executed exactly once: what may have been executed is asked again until the store says what
+came of it, at most until `timeout` seconds have passed. Then, or when the session has expired meanwhile, the caller
+gets `Unknown`. With `exactly_once=False` there is no session, and whatever may have been executed is `Unknown` at once.
+`CallTimeout` means: not executed.
 
-Reads are linearizable unless they are asked to be `serializable`: those are answered by whichever member is asked, from what it
-has applied, without a majority.
+Reads are linearizable unless they are asked to be `serializable`: those are answered by whichever member is asked, from
+what it has applied, without a majority.
 
 A client is of one event loop. Any number of callers may use it at once, and should: their commands travel together.
 """
@@ -22,6 +22,7 @@ A client is of one event loop. Any number of callers may use it at once, and sho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
@@ -117,8 +118,8 @@ class Kv:
         consistency: Consistency = "linearizable",
         timeout: float | None = None,
     ) -> RangeResult:
-        """The keys of `[key, end)`, or those that begin with `prefix`, as of one revision, in one answer. `end` empty is the
-        one key, FROM_KEY everything from `key` on; neither key nor prefix: all keys.
+        """The keys of `[key, end)`, or those that begin with `prefix`, as of one revision, in one answer. `end` empty
+        is the one key, FROM_KEY everything from `key` on; neither key nor prefix: all keys.
 
         An answer has at most KV_ANSWER_BYTES_MAX bytes: for what may be more use `scan`, or a limit.
 
@@ -156,8 +157,8 @@ class Kv:
         consistency: Consistency = "linearizable",
         timeout: float | None = None,
     ) -> AsyncIterator[KeyValue]:
-        """The keys of a range as `range` names it, one by one in their order, fetched in pages. All are as of one revision,
-        that of the first page; `timeout` is for each page.
+        """The keys of a range as `range` names it, one by one in their order, fetched in pages. All are as of one
+        revision, that of the first page; `timeout` is for each page.
 
         Raises:
             Compacted: the revision was compacted on the way. Begin anew.
@@ -253,8 +254,8 @@ class Kv:
         return cast("dict[str, Any]", await self.admin("status", timeout=timeout))
 
     async def hash(self, revision: int = 0, *, timeout: float | None = None) -> dict[str, Any]:
-        """The hash of the contents of that member at a revision; 0: the current one. Members with the same revisions, the
-        compacted one included, have the same hash."""
+        """The hash of the contents of that member at a revision; 0: the current one. Members with the same revisions,
+        the compacted one included, have the same hash."""
         return cast("dict[str, Any]", await self.admin("hash", revision=revision, timeout=timeout))
 
     async def members(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
@@ -262,8 +263,8 @@ class Kv:
         return cast("list[dict[str, Any]]", await self.admin("members", timeout=timeout))
 
     async def member_add(self, node: str, *, address: str = "", timeout: float | None = None) -> int:
-        """Adds a learner, on a node of the cluster that waits for it; returns its member id. Promote it when it has caught
-        up. `address` is where that node's links are, if the cluster does not know."""
+        """Adds a learner, on a node of the cluster that waits for it; returns its member id. Promote it when it has
+        caught up. `address` is where that node's links are, if the cluster does not know."""
         return cast(int, await self.admin("member_add", node=node, address=address, timeout=timeout))
 
     async def member_promote(self, member: str, *, timeout: float | None = None) -> None:
@@ -307,10 +308,8 @@ class Kv:
         if session is not None and session.id and self._courier.is_connected:
             _, _, command = session.stamp(encode_command(SessionClose()))
             session.id = 0
-            try:
+            with contextlib.suppress(AspenError):  # It ends by itself, when nobody uses it.
                 await self._courier.submit(WRITE, command, self._loop.time() + 1.0, repeatable=True)
-            except AspenError:
-                pass  # It ends by itself, when nobody uses it.
         await self._courier.aclose()
 
     async def __aenter__(self) -> Self:

@@ -30,9 +30,10 @@ async def connect(
 ) -> Kv:
     """A client of the store.
 
-    In an actor, `connect(self.ctx)` is the client that the node's actors share. Elsewhere `where` names a node as commands do
-    (`NAME`, `ID@tcp://HOST:PORT`, `RELAY/NODE`), several with commas, or a cluster of this machine; empty: the nodes of this
-    machine. One node that is up is enough, and its cluster is reached. `timeout` is the default of every operation.
+    In an actor, `connect(self.ctx)` is the client that the node's actors share. Elsewhere `where` names a node as
+    commands do (`NAME`, `ID@tcp://HOST:PORT`, `RELAY/NODE`), several with commas, or a cluster of this machine; empty:
+    the nodes of this machine. One node that is up is enough, and its cluster is reached. `timeout` is the default of
+    every operation.
 
     Raises:
         NotReachable: no node of it answers.

@@ -12,8 +12,8 @@ What went wrong with an exchange decides what becomes of its commands:
                                                                    whose session tells a repetition; else `Unknown`
     anything else                                                  the caller gets the error
 
-until the command's deadline. Then the caller gets `CallTimeout` when it was certainly not executed, and `Unknown` when it
-may have been.
+until the command's deadline. Then the caller gets `CallTimeout` when it was certainly not executed, and `Unknown` when
+it may have been.
 
 Sans-threads: all on one loop. Owns its channel.
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from aspen.errors import (
@@ -185,7 +186,7 @@ class Courier:
         while True:
             channel = await self.channel()
             answer: asyncio.Future[bytes] = self._loop.create_future()
-            channel.begin(kind, body, lambda data, error, answer=answer: _settle(answer, data, error))
+            channel.begin(kind, body, partial(_settle, answer))
             try:
                 data = await answer
             except (NotLeader, Overloaded, NoProc) as error:

@@ -2,9 +2,9 @@
 
     exchange(kind, body) -> body
 
-A kind says what the body is: `WRITE`, `READ` and `SERIALIZABLE` have a batch of commands (`aspen.kv.codec`), whose answer
-is a batch of as many results in the same order; `ADMIN` has one operation for operators. All callers of one client share its
-exchanges, so a thousand callers cost a frame a turn and not a thousand.
+A kind says what the body is: `WRITE`, `READ` and `SERIALIZABLE` have a batch of commands (`aspen.kv.codec`), whose
+answer is a batch of as many results in the same order; `ADMIN` has one operation for operators. All callers of one
+client share its exchanges, so a thousand callers cost a frame a turn and not a thousand.
 
 Actors exchange by calls: `KvStateMachine.exchange`. From outside, an exchange travels in the frames of one `kv` request
 of the control port, cut into parts that fit it:

@@ -2,23 +2,21 @@
 
     reply = gate_of(system).exchange(WRITE, body)          # await it, or add a callback: (here, answer)
 
-A node that has a member asks that; any other node one of the members that it knows of, which are all in the process group
-`aspen.kv`. The member in turn hands writes on to the leader. So whoever reaches one node of the cluster reaches the store.
+A node that has a member asks that; any other node one of the members that it knows of, which are all in the process
+group `aspen.kv`. The member in turn hands writes on to the leader. So whoever reaches one node of the cluster reaches
+the store.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from aspen import wire
 from aspen.actor import Reply, System, make_named_ref
-from aspen.actor.remote import RemoteProcess
-from aspen.actor import process_of
 from aspen.distributed.pg import table_of
 from aspen.errors import AccessDenied, AspenError, NotReachable
 from aspen.kv.admin import OPERATIONS, operation_of
 from aspen.kv.codec import command_kind, decode_batch
-from aspen.kv.door import ADMIN, WRITE
+from aspen.kv.door import ADMIN
 from aspen.kv.options import NAME
 from aspen.kv.state_machine import KvStateMachine
 from aspen.kv.types import Keyspace, Kind
@@ -97,7 +95,7 @@ class Gate:
         members = table_of(self._system).refs(NAME)
         if not members:
             raise NotReachable(
-                f"node {self._system.name} has no member of the store and knows of none; is one up? See: aspen member list"
+                f"node {self._system.name} has no member of the store and knows of none; see: aspen member list"
             )
         self._turn += 1
         return members[self._turn % len(members)]

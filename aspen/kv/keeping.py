@@ -1,11 +1,11 @@
 """`Keeper`: the machine of a member and its storage: opened, written behind what is applied, given up.
 
-Storage and writer lane outlive the actor that opened them: one that is killed may leave a write on its way, and the next
-must not open the storage before that has ended. So they are lodged with the node, by name.
+Storage and writer lane outlive the actor that opened them: one that is killed may leave a write on its way, and the
+next must not open the storage before that has ended. So they are lodged with the node, by name.
 
-A file `open` stands in the directory beside the storage while it is in use. When it is there at the start, the node ended
-out of order, and another process reads the whole storage first: a corrupt one may kill the process that reads it. What
-cannot be trusted is removed; the peer brings the state anew, from its log or from other members.
+A file `open` stands in the directory beside the storage while it is in use. When it is there at the start, the node
+ended out of order, and another process reads the whole storage first: a corrupt one may kill the process that reads it.
+What cannot be trusted is removed; the peer brings the state anew, from its log or from other members.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Keeper:
                 await self._disk.verify(self.name, self._system.ports.offload)
             self.machine = await self.run(self._open)
         except StorageCorrupt as error:
-            log.error("the state of the store cannot be trusted, and is brought anew from the log or by others: %s", error)
+            log.error(
+                "the state of the store cannot be trusted, and is brought anew from the log or by others: %s", error
+            )
             await self.run(self._disk.remove_storage, self.name)
             self.machine = await self.run(self._open)
 
@@ -144,7 +146,8 @@ class Flusher:
     """Writes what was applied, one transaction of the storage at a time, soon after it was applied."""
 
     def __init__(self, keeper: Keeper, arm: Any, wake: Any) -> None:
-        """`arm()` brings about a call of `begin` after KV_FLUSH_S, `wake()` one of `ended`, both on the actor's behalf."""
+        """`arm()` brings about a call of `begin` after KV_FLUSH_S, `wake()` one of `ended`, both on the actor's
+        behalf."""
         self._keeper, self._arm, self._wake = keeper, arm, wake
         self._armed = False
         self._flush: Any = None

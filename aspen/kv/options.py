@@ -8,7 +8,6 @@ from typing import Final
 from aspen import limits
 from aspen.replication.options import PeerOptions
 
-
 NAME: Final = "aspen.kv"
 """Of the member on its node, and of the process group of all members."""
 PEER: Final = "aspen.kv.peer"
@@ -30,4 +29,3 @@ class StoreOptions:
     session_s: float = limits.KV_SESSION_S
     """A session that nobody used for so long is closed."""
     tick_s: float = limits.KV_TICK_S
-

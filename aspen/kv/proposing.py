@@ -5,14 +5,15 @@
                └── Overloaded           └── refused: the error     └── another term there, or the leadership
                                                                        is lost: `Unknown`
 
-What waits becomes one proposal, as much of it as fits; while KV_PROPOSALS_MAX are under way, more gathers. An entry may be
-applied before the peer has told where it put it: results of such entries are kept until it has.
+What waits becomes one proposal, as much of it as fits; while KV_PROPOSALS_MAX are under way, more gathers. An entry may
+be applied before the peer has told where it put it: results of such entries are kept until it has.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from aspen.actor import Reply
@@ -59,8 +60,8 @@ class Proposing:
     """See the module."""
 
     def __init__(self, peer: Any, wake: Callable[[int], object], answer: Callable[[Sequence[Any]], Any]) -> None:
-        """`peer` is the `RaftPeer`; `wake` brings about a call of `told` with the number that it is given, on the actor's
-        behalf; `answer` makes the answer of an exchange from its results."""
+        """`peer` is the `RaftPeer`; `wake` brings about a call of `told` with the number that it is given, on the
+        actor's behalf; `answer` makes the answer of an exchange from its results."""
         self._peer, self._wake, self._answer = peer, wake, answer
         self._waiting: deque[_Exchange] = deque()
         self._asked: dict[int, _Proposal] = {}
@@ -85,7 +86,9 @@ class Proposing:
             Overloaded: too much waits. Not executed.
         """
         if self.bytes + size > KV_WAITING_BYTES_MAX:
-            raise Overloaded(f"{self.bytes} bytes of writes wait at the leader, the most; not executed, try again later")
+            raise Overloaded(
+                f"{self.bytes} bytes of writes wait at the leader, the most; not executed, try again later"
+            )
         self.bytes += size
         self._waiting.append(_Exchange(commands, size, handle))
 
@@ -100,7 +103,8 @@ class Proposing:
                 first = waiting[0]
                 more = first.size + _OVERHEAD_BYTES * len(first.commands)
                 if exchanges and (
-                    size + more > KV_PROPOSAL_BYTES_MAX or len(commands) + len(first.commands) > KV_PROPOSAL_COMMANDS_MAX
+                    size + more > KV_PROPOSAL_BYTES_MAX
+                    or len(commands) + len(first.commands) > KV_PROPOSAL_COMMANDS_MAX
                 ):
                     break
                 size += more
@@ -109,7 +113,10 @@ class Proposing:
             self._count = number = self._count + 1
             reply: Reply[Any] = self._peer.propose(encode_batch(commands))
             self._asked[number] = _Proposal(exchanges, sum(exchange.size for exchange in exchanges), reply)
-            reply.add_done_callback(lambda _, number=number: self._wake(number))
+            reply.add_done_callback(partial(self._told_of, number))
+
+    def _told_of(self, number: int, reply: object) -> None:
+        self._wake(number)
 
     def told(self, number: int) -> None:
         """The peer has told where a proposal is, or why it is nowhere."""

@@ -20,7 +20,11 @@ class Reading:
     """See the module."""
 
     def __init__(
-        self, peer: Any, wake: Callable[[], object], perform: Callable[[Any, Handle], object], applied: Callable[[], int]
+        self,
+        peer: Any,
+        wake: Callable[[], object],
+        perform: Callable[[Any, Handle], object],
+        applied: Callable[[], int],
     ) -> None:
         """`wake` brings about a call of `told` on the actor's behalf; `perform` does a read and answers."""
         self._peer, self._wake, self._perform, self._applied = peer, wake, perform, applied

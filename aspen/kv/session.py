@@ -1,9 +1,9 @@
 """`Session`: what makes a client's writes happen once: its session in the store, and their sequence numbers.
 
-Every write has a number; the store keeps its result until the client says that it has it. So a write whose outcome is not
-known is sent again as it is, with its number, by whichever way: it is executed once, and answered as it was the first
-time. A session that the store does not know, since nobody used it for long, executes nothing: what was sent in it for the first
-time is sent again in a new one, and what may have been executed before is `Unknown`.
+Every write has a number; the store keeps its result until the client says that it has it. So a write whose outcome is
+not known is sent again as it is, with its number, by whichever way: it is executed once, and answered as it was the
+first time. A session that the store does not know, since nobody used it for long, executes nothing: what was sent in it
+for the first time is sent again in a new one, and what may have been executed before is `Unknown`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """`KvStateMachine`: one member of the store, as an actor: it holds the machine, and those who wait for it.
 
-Writes of all clients that came since the last proposal make the next one (`_Proposal`), a few of which are under way at a
-time. A client is answered when its commands are applied, from memory: the writer lane brings them to the disk after that
-(write-behind), and the log keeps them until then. An entry that comes to be applied at the index of a proposal with another
-term means that the proposal was lost; whoever waits for it learns that it *may* have been executed, which is true of
-everything that ends with the leadership.
+Writes of all clients that came since the last proposal make the next one (`_Proposal`), a few of which are under way at
+a time. A client is answered when its commands are applied, from memory: the writer lane brings them to the disk after
+that (write-behind), and the log keeps them until then. An entry that comes to be applied at the index of a proposal
+with another term means that the proposal was lost; whoever waits for it learns that it *may* have been executed, which
+is true of everything that ends with the leadership.
 
-Linearizable reads share rounds: those that come while the peer confirms an index wait for the next confirmation, and are
-read when so much is applied. Serializable reads are read at once. Both work on any member.
+Linearizable reads share rounds: those that come while the peer confirms an index wait for the next confirmation, and
+are read when so much is applied. Serializable reads are read at once. Both work on any member.
 
 A member that does not lead hands writes on to the leader, once (`hops`). So a client needs to reach one node only, and
 clients outside, who have an address for one node and no way to learn of others, need nothing else. The hop costs a call
@@ -92,9 +92,7 @@ class KvStateMachine(Actor):
         self._keeper = Keeper(self.ctx.system, options)
         self._writes = Proposing(peer, self._me.proposed, _answer)
         self._reads = Reading(peer, self._me.index_confirmed, self._read, lambda: self.machine.applied[0])
-        self._flusher = Flusher(
-            self._keeper, lambda: self.ctx.call_after(KV_FLUSH_S, self._me.flush), self._me.flushed
-        )
+        self._flusher = Flusher(self._keeper, lambda: self.ctx.call_after(KV_FLUSH_S, self._me.flush), self._me.flushed)
         self._chores = Chores(options)
         self._admin = Admin(self)
         self.snapshots = Snapshots(self._keeper)
@@ -208,7 +206,8 @@ class KvStateMachine(Actor):
             handle.fail(error)
 
     def _results(self, commands: list[bytes]) -> bytes:
-        """The results of reads; of the first ones only when all would be too much: the client asks for the others again.
+        """The results of reads; of the first ones only when all would be too much: the client asks for the others
+        again.
 
         Raises:
             BadRequest: the first alone is too much.
@@ -221,7 +220,9 @@ class KvStateMachine(Actor):
             size += len(result)
             if size > KV_ANSWER_BYTES_MAX:
                 if not results:
-                    raise BadRequest(f"a result of {size} bytes does not fit an answer; ask for it in pages, with a limit")
+                    raise BadRequest(
+                        f"a result of {size} bytes does not fit an answer; ask for it in pages, with a limit"
+                    )
                 break
             results.append(result)
         return encode_batch(results)
@@ -314,7 +315,8 @@ class KvStateMachine(Actor):
             self._writes.propose()
 
     async def terminate(self, reason: object) -> None:
-        """Writes what was applied, and closes the storage. After a crash the next member starts from what was written."""
+        """Writes what was applied, and closes the storage. After a crash the next member starts from what was
+        written."""
         self._admin.close()
         self._writes.lost(None)
         self.snapshots.close_all()

@@ -43,10 +43,11 @@ class _Target:
     def __init__(self, key: bytes, end: bytes, target: CompareTarget, kind: type[Any]) -> None:
         self._key, self._end, self._target, self._kind = key, end, target, kind
 
-    def _compare(self, result: CompareResult, operand: object) -> Compare:
+    def _compare(self, result: CompareResult, operand: int | bytes) -> Compare:
         if type(operand) is not self._kind:
             raise UsageError(
-                f"a condition on the {self._target.name.lower()} is with {self._kind.__name__}, not {type(operand).__name__}"
+                f"a condition on the {self._target.name.lower()} is with {self._kind.__name__}, "
+                f"not {type(operand).__name__}"
             )
         return Compare(self._key, self._target, result, operand, self._end)
 

@@ -66,8 +66,8 @@ class NodeConfig:
     kv_enabled: bool = False
     """Whether it has a member of the replicated store."""
     kv_voters: tuple[str, ...] = ()
-    """The ids of the nodes whose members vote when the store begins. Empty: this node alone, or, in a cluster, none: the
-    member waits to be added."""
+    """The ids of the nodes whose members vote when the store begins. Empty: this node alone, or, in a cluster, none:
+    the member waits to be added."""
     kv_directory: str = ""
     """Where its data is; empty for a place in the configuration directory, by the node's name."""
     kv_quota_bytes: int = KV_QUOTA_BYTES
@@ -333,7 +333,7 @@ class _Count:
     def __call__(self, value: Any, where: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < self._least:
             raise ConfigError(f"{where} is {value!r}; it must be a whole number of at least {self._least}")
-        return value
+        return int(value)
 
 
 def _seconds(value: Any, where: str) -> float:
