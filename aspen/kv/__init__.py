@@ -12,6 +12,7 @@
       snapshot      the whole state in checksummed chunks, and back
       layout        keys and rows as the storage has them
       write_behind  changes visible at once, on disk in batches
+      events        what happened, revision by revision
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
@@ -28,6 +29,8 @@
 
 The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before `client` import
 nothing of actors.
+The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules named above
+import nothing of actors.
 """
 
 from aspen.kv.client import Consistency, Kv

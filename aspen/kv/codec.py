@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from struct import error as StructError
+from struct import error as struct_error
 from typing import Final
 
 from aspen.errors import (
@@ -45,8 +45,8 @@ from aspen.kv.types import (
     DeleteResult,
     Done,
     ErrorCode,
-    KeyValue,
     Keyspace,
+    KeyValue,
     Kind,
     Operation,
     PutRequest,
@@ -118,14 +118,12 @@ def batch_bounds(payload: bytes) -> list[tuple[int, int]]:
     """Where each item of a batch begins and ends. Raises BadFrame."""
     try:
         version, count = _BATCH.unpack_from(payload)
-    except StructError:
+    except struct_error:
         raise BadFrame("a batch is cut short") from None
     at = 5 + 4 * count
     if version != BATCH_VERSION or count > KV_BATCH_COMMANDS_MAX or at > len(payload):
         raise BadFrame(f"no batch: version {version}, {count} items, {len(payload)} bytes")
-    bounds = []
-    for length in Struct(f"<{count}I").unpack_from(payload, 5):
-        bounds.append((at, at := at + length))
+    bounds = [(at, at := at + length) for length in Struct(f"<{count}I").unpack_from(payload, 5)]
     if at != len(payload):
         raise BadFrame(f"a batch of {at} bytes has {len(payload)}")
     return bounds
@@ -184,7 +182,7 @@ def decode_command(command: bytes) -> Command:
         request = decode_request(kind, command, HEADER.size, len(command))
     except BadRequest:
         raise
-    except (StructError, ValueError) as error:
+    except (struct_error, ValueError) as error:
         raise BadRequest(f"no command: {error}", ErrorCode.BAD_COMMAND) from None
     return Command(request, keyspace, session, sequence, acked_below)
 
@@ -292,7 +290,7 @@ def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
         bool(flags & 1),
         bool(flags & 2),
         *bounds,
-        uncounted=bool(flags & 4),
+        bool(flags & 4),
     )
 
 
@@ -342,17 +340,18 @@ _OPERATIONS = frozenset((Kind.PUT, Kind.DELETE, Kind.RANGE, Kind.TXN))
 def _decode_other(kind: int, body: bytes) -> Request:
     match kind:
         case Kind.COMPACT:
-            return CompactRequest(*_I64.unpack(body))
+            return CompactRequest(_I64.unpack(body)[0])
         case Kind.SESSION_OPEN | Kind.SESSION_KEEP | Kind.SESSION_CLOSE:
             if body:
                 raise ValueError("a session's command has bytes to spare")
-            return {
+            requests: dict[int, Request] = {
                 Kind.SESSION_OPEN: SessionOpen(),
                 Kind.SESSION_KEEP: SessionKeep(),
                 Kind.SESSION_CLOSE: SessionClose(),
-            }[Kind(kind)]
+            }
+            return requests[kind]
         case Kind.SESSION_EXPIRE:
-            return SessionExpire(tuple(_PAIR.iter_unpack(body)))  # type: ignore[arg-type]  # pairs of integers
+            return SessionExpire(tuple(_PAIR.iter_unpack(body)))
         case Kind.ALARM:
             alarm, armed = _ALARM.unpack(body)
             return AlarmRequest(Alarm(alarm), bool(armed))
@@ -369,9 +368,9 @@ def _decode_other(kind: int, body: bytes) -> Request:
 def encode_result(result: Result) -> bytes:
     """A result's bytes."""
     match result:
-        case PutResult(revision, None):
-            return _SIMPLE.pack(_R_PUT, revision)
         case PutResult(revision, prev_kv):
+            if prev_kv is None:
+                return _SIMPLE.pack(_R_PUT, revision)
             return _SIMPLE.pack(_R_PUT_PREV, revision) + _encode_kv(prev_kv)
         case DeleteResult(revision, deleted, prev_kvs):
             return _DELETED.pack(_R_DELETE, revision, deleted, len(prev_kvs)) + b"".join(map(_encode_kv, prev_kvs))
@@ -418,7 +417,7 @@ def decode_result(data: bytes) -> Result:
             _, code, number = _ERROR.unpack(data)
             raise make_error(code, number)
         result, at = _decode_result(data, 0, len(data), 0)
-    except (StructError, ValueError, IndexError) as error:
+    except (struct_error, ValueError, IndexError) as error:
         raise BadFrame(f"no result: {error}") from None
     if at != len(data):
         raise BadFrame("a result has bytes to spare")

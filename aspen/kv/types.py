@@ -1,7 +1,7 @@
 """Requests, results and error codes of the store, as plain tuples.
 
-Keys and values are bytes, byte-exact. Ranges are half-open: `[key, end)`. `end` empty: the one key; `end` a single zero byte:
-everything from `key` on. `key` is never empty, so all keys are `key=b"\\0", end=b"\\0"`. Source: etcd `rpc.proto`.
+Keys and values are bytes, byte-exact. Ranges are half-open: `[key, end)`. `end` empty: the one key; `end` a single zero
+byte: everything from `key` on. `key` is never empty, so all keys are `key=b"\\0", end=b"\\0"`. Source: etcd `rpc.proto`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class CompareTarget(IntEnum):
     VALUE = 3
     LEASE = 4
     UNMODIFIED = 5
-    """Nothing in the range was put, deleted or cleared after the revision `operand`: phantoms count. `result` is ignored."""
+    """Nothing in the range was put or deleted after the revision `operand`: phantoms count. `result` is ignored."""
 
 
 class Alarm(IntEnum):
@@ -133,7 +133,7 @@ class KeyValue(NamedTuple):
 class RangeRequest(NamedTuple):
     """Reads a range.
 
-    `count` in the result is what is in the range, before `limit` and the revision filters; it costs a look at every key.
+    `count` in the result is what is in the range, before `limit` and the revision filters; it costs a look at each key.
     With `uncounted` it is the number of keys returned, and reading ends at the limit.
     Sorted by anything but the key with no order given, what the limit left is sorted ascending, as in etcd.
     """
@@ -245,8 +245,8 @@ class ClusterVersionRequest(NamedTuple):
 
 Operation: TypeAlias = "RangeRequest | PutRequest | DeleteRequest | TxnRequest"
 Request: TypeAlias = (
-    "Operation | CompactRequest | SessionOpen | SessionKeep | SessionClose | SessionExpire | AlarmRequest | QuotaRequest | "
-    "ClusterVersionRequest"
+    "Operation | CompactRequest | SessionOpen | SessionKeep | SessionClose | SessionExpire | AlarmRequest | QuotaRequest"
+    " | ClusterVersionRequest"
 )
 
 
@@ -259,7 +259,7 @@ class RangeResult(NamedTuple):
 
     revision: int
     kvs: tuple[KeyValue, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # etcd's name; nobody counts in this tuple
     more: bool
     """Whether the limit left some out."""
 
