@@ -569,6 +569,9 @@ REPLICATION_GUESTS_MAX = 64
 REPLICATION_REMOVED_MAX = 10_000
 """Ids of former members that are remembered."""
 
+REPLICATION_UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024
+"""Data of proposals that are not committed; more are refused."""
+
 REPLICATION_APPLY_BATCH_BYTES_MAX = 1024 * 1024
 """Data of the entries that the machine is given at once; one entry always goes."""
 
@@ -618,8 +621,9 @@ REPLICATION_INVITE_EVERY_S = 0.5
 REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 """A learner that is further behind is not promoted."""
 
-REPLICATION_DISK_RETRY_S = 0.5
-"""How often a write is tried again while the disk is full."""
+REPLICATION_WRITE_BYTES_MAX = 4 * 1024 * 1024
+REPLICATION_WRITE_ENTRIES_MAX = 4_096
+"""What makes a journal write large enough: what comes after goes into another."""
 
 REPLICATION_REMOVED_STOP_S = 1.0
 """How long a member that was removed goes on, so that others learn that it was."""
@@ -919,4 +923,12 @@ _check(
 )
 _check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
 _check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
+_check(
+    REPLICATION_WRITE_BYTES_MAX + REPLICATION_UNCOMMITTED_BYTES_MAX + 2 * RAFT_ENTRY_BYTES_MAX < JOURNAL_BATCH_BYTES_MAX,
+    "a journal write fits a batch, whatever one Ready adds",
+)
+_check(
+    REPLICATION_WRITE_BYTES_MAX + REPLICATION_INBOX_BYTES_MAX < JOURNAL_BATCH_BYTES_MAX,
+    "also on a follower",
+)
 _check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")

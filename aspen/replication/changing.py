@@ -79,9 +79,7 @@ def replacing(members: Members, status: Status, old: int, new: int) -> Configura
     """A learner takes the place of another member, at one stroke."""
     _known(members, old)
     info = _caught_up(members, status, new)
-    return ConfigurationChange(
-        ((Step.ADD_VOTER, new), (Step.REMOVE, old)), context=context_of(info, old)
-    )
+    return ConfigurationChange(((Step.ADD_VOTER, new), (Step.REMOVE, old)), context=context_of(info, old))
 
 
 def removing(members: Members, status: Status, member: int, *, force: bool) -> ConfigurationChange:

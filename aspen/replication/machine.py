@@ -11,14 +11,17 @@ that the entries determine is a result. What it says is `synced` survives a loss
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+from aspen.wire import message
 
 Committed: TypeAlias = tuple[int, int, int, bytes]
 """(index, term, kind, data). `kind` is that of `aspen.raft.EntryKind`; only NORMAL ones with data hold commands, but each
 counts as applied."""
 
 
-class Proposal(NamedTuple):
+@message(type_id="aspen.replication.proposal")
+class Proposal:
     """Where in the log something was proposed. It is committed if the entry applied at `index` has this `term`; if one
     with another term is applied there, it was not, and never will be."""
 

@@ -130,7 +130,8 @@ def from_bytes(data: bytes) -> Members:
         BadFrame: it is something else.
     """
     try:
-        table, removed, seen, disk, registered = wire.decode(data)
+        fields: Any = wire.decode(data)
+        table, removed, seen, disk, registered = fields
         return Members(
             {info.member: info for info in table},
             dict.fromkeys(removed),

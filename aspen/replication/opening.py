@@ -60,6 +60,7 @@ class NewMember:
     cluster: int
     member: int
     disk: int
+    salt: int
     members: Members
     configuration: Configuration
     """The first one of the group, as far as known: what the log begins with."""
@@ -102,10 +103,8 @@ def make_directory(lodging: Lodging, node_key: str, new: NewMember, options: Jou
     if names:
         files.sync()
     new.members.disk = new.disk
-    identity = Identity(new.cluster, new.member, node_key)
-    Journal.create(
-        files, identity, SnapshotMeta(0, 0, new.configuration), new.members.to_bytes(), options=options
-    )
+    identity = Identity(new.cluster, new.member, node_key, salt=new.salt)
+    Journal.create(files, identity, SnapshotMeta(0, 0, new.configuration), new.members.to_bytes(), options=options)
     opened = open_directory(lodging, node_key, options)
     if opened is None:
         raise StorageCorrupt("a journal that was just made is not there")

@@ -36,7 +36,7 @@ class PeerOptions:
     append_bytes_max: int = limits.REPLICATION_APPEND_BYTES_MAX
     inflight_messages_max: int = limits.REPLICATION_INFLIGHT_MESSAGES_MAX
     inflight_bytes_max: int = limits.REPLICATION_INFLIGHT_BYTES_MAX
-    uncommitted_bytes_max: int = limits.RAFT_UNCOMMITTED_BYTES_MAX
+    uncommitted_bytes_max: int = limits.REPLICATION_UNCOMMITTED_BYTES_MAX
     apply_batch_bytes_max: int = limits.REPLICATION_APPLY_BATCH_BYTES_MAX
     apply_inflight_bytes_max: int = limits.REPLICATION_APPLY_INFLIGHT_BYTES_MAX
     apply_lag_bytes_max: int = limits.REPLICATION_APPLY_LAG_BYTES_MAX

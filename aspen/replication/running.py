@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aspen.actor.context import Context
 from aspen.errors import BadFrame, InvariantBroken, NotLeader, UsageError
+from aspen.limits import RAFT_WRITES_WAITING_MAX
 from aspen.raft import (
     NOBODY,
     Configuration,
@@ -44,6 +45,9 @@ log = logging.getLogger("aspen.replication")
 
 ADVANCES_MAX: Final = 64
 """Readies in a row before others have their turn."""
+
+UNWRITTEN_MAX: Final = RAFT_WRITES_WAITING_MAX // 2
+"""Readies that are not durable yet; with more the core waits for the disk."""
 
 
 class Running:
@@ -94,10 +98,15 @@ class Running:
         """Transfers of snapshots and their indices: the log above is kept for those who receive them."""
         self._marked = recovered.snapshot.index
         """The latest mark in the journal, or on its way there."""
+        self._compacted = recovered.snapshot.index
+        """The latest one that is durable: the core's log begins after it."""
         self._logged_bytes = sum(len(entry.data) for entry in recovered.entries)
         """Of entries above the mark, about."""
-        self._persisted = 0
+        self._number = self._persisted = 0
+        """Of Readies: the last one, and the last one of which all is durable."""
         self.on_leadership: Callable[[], object] = lambda: None
+        self.on_seen: Callable[[Any], object] = lambda seen: None
+        """Told which disks and boots are written down."""
 
     # -- what it knows -------------------------------------------------------------------------------------------
 
@@ -150,9 +159,11 @@ class Running:
         core, seat = self.core, self.seat
         self.reads.begin(core, self._ctx.now_ns())
         for _ in range(ADVANCES_MAX):
-            if not core.has_ready():
+            if self._number - self._persisted > UNWRITTEN_MAX or not core.has_ready():
                 break
-            self._do(core.ready())
+            ready = core.ready()
+            self._number = ready.number
+            self._do(ready)
             settled = seat.writer.settled
             if settled > self._persisted:
                 self._persisted = settled
@@ -195,8 +206,12 @@ class Running:
             self.core.persisted(written.number)
         if written.messages:
             self.seat.send_messages(written.messages)
-        if written.mark and self.core.status().first <= written.mark:
-            self.core.compact(written.mark)
+        if written.seen is not None:
+            self.on_seen(written.seen)
+        marked = self.seat.writer.marked
+        if marked > self._compacted:
+            self._compacted = marked
+            self.core.compact(marked)
 
     def _led(self, leadership: Leadership) -> None:
         before, self.leadership = self.leadership, leadership
@@ -315,10 +330,6 @@ class Running:
             return False
         self.core.transfer_leadership(max(others)[1])
         return True
-
-    def lacks_snapshot(self) -> int:
-        """A member that should be sent a snapshot next, or NOBODY."""
-        return next(iter(self.snapshots_wanted), NOBODY)
 
     def send_lacking(self) -> None:
         """Asks the leader for a snapshot: the state of the own machine is lost."""

@@ -18,7 +18,8 @@ import logging
 import zlib
 from enum import IntEnum
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from struct import error as StructError
+from typing import Any, Final
 
 from aspen import wire
 from aspen.errors import AspenError, BadFrame
@@ -50,7 +51,8 @@ _SILENCE_NS: Final = round(REPLICATION_SNAPSHOT_SILENCE_S * 1e9)
 _RESEND_NS: Final = round(REPLICATION_SNAPSHOT_RESEND_S * 1e9)
 
 
-class Offer(NamedTuple):
+@wire.message(type_id="aspen.replication.offer")
+class Offer:
     """What a transfer is about."""
 
     stream: int
@@ -70,11 +72,10 @@ def stream_of(body: bytes) -> tuple[Op, int]:
     """What a message is, and of which transfer. Raises BadFrame."""
     try:
         op = Op(body[0])
-        stream = _CHUNK.unpack_from(body)[1] if op is Op.CHUNK else wire.decode(body[1:])[0]
-    except (ValueError, IndexError, TypeError, KeyError) as error:
+        fields: Any = _CHUNK.unpack_from(body)[1:] if op is Op.CHUNK else wire.decode(body[1:])
+        stream = fields[0]
+    except (ValueError, IndexError, TypeError, KeyError, StructError) as error:
         raise BadFrame("a message about a snapshot cannot be read") from error
-    except Exception as error:
-        raise BadFrame("a message about a snapshot is cut short") from error
     if not isinstance(stream, int):
         raise BadFrame("a message about a snapshot has no number")
     return op, stream
@@ -132,7 +133,7 @@ class SnapshotSender(Actor):
         self._handle, self._index, self._term = await self._machine.snapshot_open()
         configuration, members = await self._peer.snapshot_meta(self._stream, self._index)
         offer = Offer(self._stream, self._index, self._term, configuration, members)
-        self._offer = pack(Op.OFFER, *offer)
+        self._offer = pack(Op.OFFER, offer.stream, offer.index, offer.term, offer.configuration, offer.members)
         self._seat.send(self._to, PacketKind.SNAPSHOT, self._offer, large=True)
         self._heard_ns = self._moved_ns = self.ctx.now_ns()
         self.ctx.every(REPLICATION_SNAPSHOT_RESEND_S, "tick")
@@ -248,7 +249,7 @@ class SnapshotReceiver(Actor):
         self._is_over = True
         offer = self._offer
         index = 0
-        if await self._peer.may_install(offer.stream):
+        if await self._peer.may_install(offer.stream, offer.index, offer.term):
             try:
                 index = await self._machine.restore_finish()
             except AspenError as error:
