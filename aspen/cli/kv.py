@@ -18,7 +18,7 @@ from rich.table import Table
 
 from aspen.cli.app import DONE, FAILED, Settings, console, json_option, on_loop, print_json
 from aspen.errors import UsageError
-from aspen.io.files import read_bytes
+from aspen.io.files import read_bytes, read_text
 from aspen.kv import Kv, SortOrder, SortTarget
 from aspen.kv.connecting import connect
 from aspen.kv.json_txn import kv_as_json, result_as_json, txn_from_json
@@ -87,7 +87,7 @@ def to_bytes(text: str, as_hex: bool, what: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise UsageError(f"{what} {text!r:.80} is not hexadecimal; leave --hex out, or write two digits a byte") from None
+        raise UsageError(f"{what} {text!r:.80} is not hexadecimal: two digits a byte; or leave --hex out") from None
 
 
 def as_text(data: bytes, as_hex: bool) -> str:
@@ -112,8 +112,14 @@ def kv() -> None:
 @click.pass_obj
 @on_loop
 async def get(
-    settings: Settings, key: str, revision: int, consistency: Any, as_hex: bool, where: str, timeout: float, as_json:
-    bool
+    settings: Settings,
+    key: str,
+    revision: int,
+    consistency: Any,
+    as_hex: bool,
+    where: str,
+    timeout: float,
+    as_json: bool,
 ) -> int:
     """Prints the value of KEY. The exit code is 1 when there is none."""
     async with store(settings, where, timeout, exactly_once=False) as client:
@@ -192,9 +198,7 @@ async def range_(
             _print_kv(item, as_hex)
 
 
-def _show_range(
-    kvs: list[KeyValue], count: int, more: bool, count_only: bool, as_hex: bool, as_json: bool
-) -> None:
+def _show_range(kvs: list[KeyValue], count: int, more: bool, count_only: bool, as_hex: bool, as_json: bool) -> None:
     if as_json:
         print_json({"kvs": [kv_as_json(item) for item in kvs], "count": count, "more": more})
     elif count_only:
@@ -305,7 +309,7 @@ async def txn(settings: Settings, file: Path | None, where: str, timeout: float)
     delete or txn. A key or a value that is no text is {"hex": "00ff"}. The exit code is 1 when a comparison did not
     hold.
     """
-    text = file.read_text(encoding="utf-8") if file is not None else sys.stdin.read()
+    text = read_text(file) if file is not None else sys.stdin.read()
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -371,8 +375,8 @@ def _name_of(found: dict[str, Any], node: str | None) -> str:
 
 
 @kv.command("hash")
-@click.option("--revision", type=click.IntRange(0), default=0, help="As of a past revision.  [default: the current
-one]") @node_option
+@click.option("--revision", type=click.IntRange(0), default=0, help="As of a past revision; 0 is the current one.")
+@node_option
 @json_option
 @click.pass_obj
 @on_loop
@@ -389,4 +393,3 @@ async def hash_(settings: Settings, revision: int, where: str, timeout: float, a
 def add_to(group: click.Group) -> None:
     """Adds the commands."""
     group.add_command(kv)
-

@@ -48,9 +48,9 @@ async def list_(settings: Settings, where: str, timeout: float, as_json: bool) -
 
 @member.command()
 @click.argument("node")
-@click.option("--address", default="", help="Where the node's links are, if the cluster does not know:
-tcp://HOST:PORT.") @click.option("--promote/--learner", default=True, show_default=True, help="Make it a voter when it
-has caught up.") @node_option
+@click.option("--address", default="", help="Of the node's links, if the cluster has not met it: tcp://HOST:PORT.")
+@click.option("--promote/--learner", default=True, show_default=True, help="Make it a voter when it has caught up.")
+@node_option
 @json_option
 @click.pass_obj
 @on_loop

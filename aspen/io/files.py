@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from aspen.errors import ConfigError
+from aspen.errors import ConfigError, UsageError
 
 CONFIG_BYTES_MAX: Final = 1_000_000
 

@@ -121,8 +121,9 @@ def _delete(document: Any, where: str, depth: int) -> Operation:
 
 
 def _range(document: Any, where: str, depth: int) -> Operation:
-    fields = _fields(document, where, {"key": _BYTES, "end": _BYTES, "limit": int, "keys_only": bool, "count_only":
-    bool}) key, end = _key(fields, where)
+    known = {"key": _BYTES, "end": _BYTES, "limit": int, "keys_only": bool, "count_only": bool}
+    fields = _fields(document, where, known)
+    key, end = _key(fields, where)
     return RangeRequest(
         key,
         end,
