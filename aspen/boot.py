@@ -123,6 +123,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
     loop = runner.get_loop()
     transport = ZmqTransport(loop)
     disk = RealDisk(_data_directory(config, directory)) if config.kv_enabled else None
+    disk = RealDisk(Path(config.data_dir) if config.data_dir else directory / "data" / config.name)
     ports = real_ports(loop, transport=transport, disk=disk)
     try:
         node = Node(
@@ -157,6 +158,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
         ports.offload.close()
         if disk is not None:
             disk.close()
+        disk.close()
         seat.close()
 
 

@@ -137,6 +137,9 @@ OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
 
+LANE_SWITCH_S = 0.0001
+"""How long a thread keeps the GIL from one that waits for it, in a process with lanes. Python's own is 5 ms."""
+
 # -- behaviours -----------------------------------------------------------------------------
 
 POSTPONED_EVENTS_MAX = 4_096
@@ -807,6 +810,10 @@ KV_ADMIN_MAX = 64
 
 KV_SNAPSHOTS_OPEN_MAX = 4
 """Snapshots of one member that are read at a time."""
+# Keys made of tuples
+
+TUPLE_DEPTH_MAX: Final = 32
+"""How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
 
 
 def _check(condition: bool, relation: str) -> None:

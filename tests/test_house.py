@@ -77,6 +77,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
     "aspen/reach.py": ({"pathlib"}, "finds nodes for programs and commands; names the files, which aspen.io reads"),
     "aspen/outside.py": ({"pathlib"}, "takes the store's clients out of the real world; names a folder, and opens none"),
+    "aspen/kv/tuples.py": ({"uuid"}, "packs UUIDs that it is given; makes none"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
         {"pathlib", "polling", "write_text"},

@@ -54,6 +54,8 @@ class NodeConfig:
     """What `aspen node start` runs, as MODULE:APP."""
     strict_messages: bool = False
     """Encode and decode local messages too, to find those that could not leave the process."""
+    data_dir: str = ""
+    """Where it keeps what must survive; empty for `data/NAME` in the configuration directory."""
     cluster: str = ""
     """The cluster of which it is a part; empty for none."""
     cluster_address: str = "tcp://127.0.0.1:0"
@@ -354,6 +356,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "root": ("root", _class_path),
         "application": ("application", _text),
         "strict_messages": ("strict_messages", _boolean),
+        "data_dir": ("data_dir", _text),
     },
     "cluster": {
         "name": ("cluster", _name),

@@ -21,10 +21,21 @@ from aspen.actor import Process, System, make_ref, system_of_loop
 from aspen.distributed import Joining, distribution_of
 from aspen.distributed.joining import Join, JoinBook
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
-from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
+from aspen.errors import (
+    AspenError,
+    CallTimeout,
+    ConfigError,
+    DirectoryRefused,
+    StartFailed,
+    StorageCorrupt,
+    StorageError,
+    StorageFailed,
+    UsageError,
+)
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.heart import EXIT_STORAGE
 from aspen.node.loading import load_application, load_object
+from aspen.node.loading import load_object
 from aspen.node.reports import Reports
 from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
@@ -38,6 +49,7 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 _NODE: Final = "aspen.node"
+_CAUSES_MAX: Final = 32
 
 NO_SECRET: Final = Secret("")
 
@@ -246,7 +258,16 @@ class Node:
             extra={"aspen": {"event": "application_ended", "application": name, "reason": describe_reason(reason)}},
         )
         self.ended_in_order = False
-        self.request_stop(EXIT_FAILED)
+        self.request_stop(EXIT_STORAGE if failed_storage(reason) else EXIT_FAILED)
+
+    def storage_failed(self, error: StorageError) -> None:
+        """The disk failed, or what is on it cannot be trusted: the node stops, and is not to be started again before
+        someone has seen to that disk."""
+        log.critical(
+            "%s; the node stops", error, extra={"aspen": {"event": "storage_failed", "error": describe_reason(error)}}
+        )
+        self.ended_in_order = False
+        self.request_stop(EXIT_STORAGE)
 
     def bound(self, address: str) -> None:
         """The control port is open at this address."""
@@ -350,6 +371,15 @@ def storage_failed(error: BaseException) -> None:
     if node is not None:
         node.ended_in_order = False
         node.request_stop(EXIT_STORAGE)
+def failed_storage(reason: object) -> bool:
+    """Whether something ended because a disk failed, or holds what cannot be trusted."""
+    for _ in range(_CAUSES_MAX):
+        if isinstance(reason, StorageFailed | StorageCorrupt | DirectoryRefused):
+            return True
+        if not isinstance(reason, BaseException):
+            return False
+        reason = reason.__cause__ or getattr(reason, "reason", None)
+    return False
 
 
 def root_cause(error: AspenError) -> AspenError:
