@@ -9,6 +9,7 @@ from aspen.limits import RAFT_ENTRY_BYTES_MAX, RAFT_WRITES_WAITING_MAX
 from aspen.raft.log import Write
 from aspen.raft.membership import Membership
 from aspen.raft.progress import Flow
+from aspen.raft.state import NOTHING
 from aspen.raft.types import (
     NOBODY,
     Entry,
@@ -197,7 +198,14 @@ class Raft(Membership):
     def has_ready(self) -> bool:
         """Whether `ready` has something to say."""
         log = self._log
-        if self._messages or self._after_sync or self._ack or log.offered < log.last or self._reads or self._refused:
+        if (
+            self._messages
+            or self._after_sync
+            or self._ack >= 0
+            or log.offered < log.last
+            or self._reads
+            or self._refused
+        ):
             return True
         if self._hard_state() != self._written or self._snapshot is not None or self._refill_given:
             return True
@@ -238,7 +246,7 @@ class Raft(Membership):
             if self._reads_asked:
                 self._begin_reads()
             self._send_appends()
-        elif self._ack:
+        elif self._ack >= 0:
             self._send_ack()
         self._number += 1
 
@@ -280,7 +288,7 @@ class Raft(Membership):
 
     def _send_ack(self) -> None:
         """Acknowledges what the leader sent: at once if it is durable already, or else when it is."""
-        index, self._ack = self._ack, 0
+        index, self._ack = self._ack, NOTHING
         if self._leader == NOBODY:
             return
         message = Message(MessageKind.APPEND_RESPONSE, self._leader, self._id, self._term, index=index)
@@ -351,6 +359,8 @@ class Raft(Membership):
         """
         if self._role == Role.LEADER or not self.wants_snapshot(snapshot.index, snapshot.term):
             return False
+        if snapshot.term > self._term:
+            self._become_follower(snapshot.term, NOBODY)
         self._log.install(snapshot.index, snapshot.term)
         self._refill.clear()
         self._refilled = {index for index in self._refilled if index in self._log.holes}

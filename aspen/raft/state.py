@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from aspen.errors import InvariantBroken, UsageError
 from aspen.limits import RAFT_ENTRY_BYTES_MAX, RAFT_INFLIGHT_BYTES_MAX, RAFT_INFLIGHT_MESSAGES_MAX, RAFT_ROUNDS_MAX
@@ -32,6 +33,10 @@ from aspen.traits import RandomStream
 
 Asked = tuple[MemberId, bytes]
 """Who asked for a read, and the context."""
+
+
+NOTHING: Final = -1
+"""No index is to be acknowledged."""
 
 
 class State:
@@ -91,9 +96,12 @@ class State:
 
         # durable
         self._term, self._vote = restored.hard_state.term, restored.hard_state.vote
-        self._written = HardState(self._term, self._vote, restored.hard_state.commit)
+        if self._log.offset_term > self._term:
+            # a snapshot was installed, and the term that it came in was not written any more: no vote was given in it
+            self._term, self._vote = self._log.offset_term, NOBODY
+        self._written = restored.hard_state
         """The last hard state that was given out to be written."""
-        self._durable = (self._term, self._vote)
+        self._durable = (restored.hard_state.term, restored.hard_state.vote)
         """The term and the vote that are known to be durable."""
         if self._log.last_term > self._term:
             raise InvariantBroken(f"the log has term {self._log.last_term}, and the hard state {self._term}")
@@ -137,7 +145,7 @@ class State:
         self._refused: list[bytes] = []
 
         # the follower's
-        self._ack = 0
+        self._ack = NOTHING
         """What is to be acknowledged to the leader of this term."""
         self._refill: dict[int, Entry] = {}
         """What holes may have held, until an entry behind them says so."""
@@ -207,7 +215,7 @@ class State:
     def _new_term(self, term: int, vote: MemberId) -> None:
         self._term = term
         self._vote = vote
-        self._ack = 0
+        self._ack = NOTHING
         self._refill.clear()
 
     def _end_leadership(self) -> None:
