@@ -276,7 +276,9 @@ def decode_request(kind: int, data: bytes, start: int, stop: int, depth: int = 0
 
 
 def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
-    key_length, end_length, revision, limit, order, target, flags, *bounds = _RANGE.unpack_from(data, start)
+    key_length, end_length, revision, limit, order, target, flags, min_mod, max_mod, min_create, max_create = (
+        _RANGE.unpack_from(data, start)
+    )
     at = start + _RANGE.size
     if at + key_length + end_length != stop or flags > 7:
         raise ValueError("a range is malformed")
@@ -289,7 +291,10 @@ def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
         SortTarget(target),
         bool(flags & 1),
         bool(flags & 2),
-        *bounds,
+        min_mod,
+        max_mod,
+        min_create,
+        max_create,
         bool(flags & 4),
     )
 

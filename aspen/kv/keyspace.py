@@ -1,8 +1,8 @@
 """`Keyspace`: keys with all their versions, one revision counter.
 
 A write is two rows: the version in `mvcc`, and in `revs` what was done at that revision. The newest version of a key,
-its *head*, is remembered for keys in use: always for those whose rows are not in the storage yet, so that a head that is
-not remembered is looked up there alone.
+its *head*, is remembered for keys in use: always for those whose rows are not in the storage yet, so that a head that
+is not remembered is looked up there alone.
 """
 
 from __future__ import annotations
