@@ -14,7 +14,7 @@ Three checksums (CRC-32: `zlib` does 3 GB/s, ten times as fast as a cryptographi
 - each payload's.
 
 The header repeats what its loss would cost: the hard state as of this batch, the last index before and after it, how
-often the log's end has been cut so far and where last, and which batch last held the state records. So two intact
+often the log's end has been cut so far and where last, and which batch last changed the state records. So two intact
 headers say what a lost batch between them did, and only a rotten last header loses anything for good.
 """
 
@@ -79,7 +79,7 @@ class Header(NamedTuple):
     truncated_at: int
     """The first index that the latest cut took away."""
     state_sequence: int
-    """Which batch held the latest state records."""
+    """Which batch last changed the state records. Those that a segment begins with are copies, of the same number."""
 
     @property
     def truncations_before(self) -> int:

@@ -287,7 +287,6 @@ class Journal:
         if file is None or self._offset + needs > self._segments[-1].size:
             if header.state_sequence != header.sequence:
                 records = [*self._state(mark, members), *records]
-                header = header._replace(state_sequence=header.sequence)
             self._rotate(header, records)
             return header
         segment = self._segments[-1]
@@ -301,7 +300,7 @@ class Journal:
         return header
 
     def _state(self, mark: SnapshotMeta, members: bytes) -> list[ToWrite]:
-        """What every segment begins with. Always these three together."""
+        """What every segment begins with, and every change of it: always these three together."""
         return [
             ToWrite(format.IDENTITY, 0, 0, 0, format.encode_identity(self._identity)),
             ToWrite(format.SNAPSHOT, 0, mark.index, mark.term, encode_configuration(mark.configuration)),

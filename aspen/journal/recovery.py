@@ -53,7 +53,7 @@ class Replay:
     snapshot: SnapshotMeta | None = None
     members: bytes = b""
     state_sequence: int = 0
-    """The latest batch whose state records are intact."""
+    """`Header.state_sequence` of the latest state records that are intact."""
     clean: bool = False
     log: dict[int, Record] = field(default_factory=dict)
     """By index; what is missing has rotted with its term."""
@@ -112,8 +112,8 @@ class Replay:
             written = ALIGN - data[offset : offset + ALIGN].count(0)
             if written >= _HEADER_BYTES_MIN:
                 raise StorageCorrupt(
-                    f"segment {segment.number:x} of the journal, offset {offset}: the newest batch has rotted, and with "
-                    "it perhaps a vote. This disk is lost: empty the directory, and add the node as a new member"
+                    f"segment {segment.number:x} of the journal, offset {offset}: the newest batch has rotted, and "
+                    "with it perhaps a vote. This disk is lost: empty the directory, and add the node as a new member"
                 )
         if self.tail.segment == segment.number:
             self.tail.dirty_bytes = len(rest)
@@ -139,7 +139,7 @@ class Replay:
                     self.log[record.entry_index] = record
             elif kind == format.CLOSED:
                 self.clean = True
-        if records is not None and header.state_sequence == header.sequence:
+        if records is not None:
             self._take_state(header, records)
         self.last = header.last
 
@@ -156,7 +156,7 @@ class Replay:
             raise DirectoryRefused("the journal was written by a later version of Aspen; use that, or a newer one")
         self.snapshot = SnapshotMeta(snapshot.entry_index, snapshot.term, decode_configuration(snapshot.payload))
         self.members = members.payload
-        self.state_sequence = header.sequence
+        self.state_sequence = header.state_sequence
 
     def _pass_lost(self, before: Header, after: Header) -> None:
         """Batches between two intact ones have rotted, headers and all: works out what they did."""

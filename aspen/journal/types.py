@@ -67,7 +67,7 @@ class Recovered:
     """The latest mark; index 0 with the initial configuration when there was none."""
     members: bytes
     entries: list[Entry]
-    """All after `snapshot.index`, in order without a gap. Those named in `damage` stand with empty data, and with term 0
+    """All after `snapshot.index`, in order without a gap. Those in `damage` stand with empty data, and with term 0
     where that is unknown: before they are refilled they must not be applied or sent, and the member must not vote."""
     damage: tuple[Damage, ...] = ()
     clean: bool = True
