@@ -159,6 +159,8 @@ class Replication(State):
             self._want_snapshot(message.sender, peer)
         elif message.index <= self._log.last + 1:
             peer.lost(message.index)
+            # what is not there yet goes out after the next sign of life
+            peer.paused = message.index > self._log.last
 
     def _maybe_commit(self) -> bool:
         """Commits what a majority has, if it is of this term: an older entry is committed only by one behind it.
