@@ -166,11 +166,11 @@ class RaftPeer(Actor):
     # -- what it is asked: the machine -------------------------------------------------------------------------------
 
     @call
-    def attach(self, machine: Any, applied: int, synced: int, member: int = 0) -> int:
+    def attach(self, machine: Any, applied: int, synced: int) -> int:
         """The machine actor has started, with that state; returns the id of this member, or 0 while it has none.
 
-        `member` is the one whose state it is, as an earlier `attach` has said, if the machine keeps that: a state of
-        another member is of no use, nor is one that is behind the log. A snapshot then takes its place.
+        A state that is behind the log, or is that of an earlier member on this node, is of no use: a snapshot of the
+        leader's takes its place.
         """
         if self._machine_monitor:
             self.ctx.demonitor(self._machine_monitor, flush=True)
@@ -178,11 +178,9 @@ class RaftPeer(Actor):
         self._machine_at = (applied, synced)
         self._machine_monitor = self.ctx.monitor(machine)
         running = self._running
-        me = self._seat.me if self._seat is not None else 0
-        self._is_machine_lost = bool(member and me and member != me and applied)
         if running is not None:
             self._give_machine(running)
-        return me
+        return self._seat.me if self._seat is not None else 0
 
     @cast
     def progress(self, applied: int, synced: int) -> None:
@@ -196,8 +194,8 @@ class RaftPeer(Actor):
     def _give_machine(self, running: Running) -> None:
         """Has the machine fed, if its state fits the log."""
         applied, synced = self._machine_at
-        if applied < running.core.status().first - 1:
-            self._is_machine_lost = True
+        stale = running.seat.members.is_machine_stale
+        self._is_machine_lost = stale or applied < running.core.status().first - 1
         if self._is_machine_lost:
             log.warning(
                 "the state of the machine does not fit the log of member %d; a snapshot is needed", running.seat.me
@@ -442,6 +440,9 @@ class RaftPeer(Actor):
             self._lead(running, now_ns)
         if self._is_machine_lost and self._is_due("lacking", 1.0):
             running.send_lacking()
+        if running.leadership.leader == NOBODY and self._is_due("register", 1.0):
+            # A learner that was removed is told nothing more, and asks nobody for votes: it would wait for ever.
+            running.seat.ask_whether_known()
         if running.removed_ns and now_ns - running.removed_ns > REPLICATION_REMOVED_STOP_S * 1e9:
             self._leave()
 
@@ -571,7 +572,8 @@ class RaftPeer(Actor):
             raise BadFrame("an invitation is for a member that it does not know, or of another node")
         members.registered = True
         log.info("this node is member %d of group %d from now on", packet.to, self._options.group)
-        self._is_machine_lost = self._is_machine_lost or self._machine_at[0] > 0
+        # What the machine has is of another log, unless it has nothing.
+        members.is_machine_stale = self._machine is None or self._machine_at[0] > 0
         self._make(
             NewMember(
                 packet.cluster,
@@ -669,6 +671,9 @@ class RaftPeer(Actor):
         if index and self._machine is not None:
             configuration = decode_configuration(offer.configuration)
             running.feeder.machine = self._machine
+            if running.seat.members.is_machine_stale:
+                running.seat.members.is_machine_stale = False
+                running.seat.members_changed()
             running.install(SnapshotMeta(index, offer.term, configuration), offer.members)
             self._transfers.taken(index)
             self._machine_at = (index, index)

@@ -253,13 +253,14 @@ class Running:
         self._maybe_compact()
 
     def _maybe_compact(self) -> None:
-        options = self._options
-        synced = self.feeder.synced
-        floor = min([synced - options.keep_entries, *self.pins.values()])
+        options, is_full = self._options, self.seat.writer.is_full
+        # When there is no room for more, those that are behind get a snapshot instead of the log.
+        kept = 0 if is_full else options.keep_entries
+        floor = min([self.feeder.synced - kept, *self.pins.values()])
         surplus = floor - self._marked
         if surplus <= 0:
             return
-        if surplus < options.compact_entries and self._logged_bytes < options.compact_bytes:
+        if not is_full and surplus < options.compact_entries and self._logged_bytes < options.compact_bytes:
             return
         self.compact(floor)
 
@@ -309,6 +310,8 @@ class Running:
         if self.is_frozen or not (may_campaign or self.is_leader):
             return
         self.core.tick()
+        if self.seat.writer.is_full:
+            self._maybe_compact()
         self._hand_over_if_stalled(now_ns)
 
     def _hand_over_if_stalled(self, now_ns: int) -> None:
