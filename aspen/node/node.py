@@ -35,7 +35,6 @@ from aspen.errors import (
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.heart import EXIT_STORAGE
 from aspen.node.loading import load_application, load_object
-from aspen.node.loading import load_object
 from aspen.node.reports import Reports
 from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
@@ -371,6 +370,8 @@ def storage_failed(error: BaseException) -> None:
     if node is not None:
         node.ended_in_order = False
         node.request_stop(EXIT_STORAGE)
+
+
 def failed_storage(reason: object) -> bool:
     """Whether something ended because a disk failed, or holds what cannot be trusted."""
     for _ in range(_CAUSES_MAX):
