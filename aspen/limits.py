@@ -810,9 +810,10 @@ KV_ADMIN_MAX = 64
 
 KV_SNAPSHOTS_OPEN_MAX = 4
 """Snapshots of one member that are read at a time."""
-# Keys made of tuples
 
-TUPLE_DEPTH_MAX: Final = 32
+# -- keys made of tuples ----------------------------------------------------------------------
+
+TUPLE_DEPTH_MAX = 32
 """How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aspen.errors import NotReachable, UsageError
 from aspen.io import RealClock, new_event_loop
-from aspen.io.children import ChildProcess, kill_process
+from aspen.io.children import Detached, kill_process, terminate_process
 from aspen.io.files import temporary_folder
 from aspen.io.nodes import find_node
 from aspen.io.process import spare_collections
@@ -103,31 +103,24 @@ async def _measure(members: int, only: str | None, seconds: float, where: str | 
 @asynccontextmanager
 async def _cluster(folder: Path, members: int) -> AsyncIterator[None]:
     """`aspen up`, until the context is left."""
-    lines: list[str] = []
-    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    process = ChildProcess(
-        [
-            *(sys.executable, "-m", "aspen", "--config-dir", str(folder), "up", "aspen.bench.kv:Idle"),
-            *("--nodes", str(members), "--name", _NAME, "--log-level", "warning", "--log-dir", str(folder / "logs")),
-        ],
-        environ={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        on_beat=lambda: None,
-        on_farewell=lambda: None,
-        on_exit=lambda code: ended.done() or ended.set_result(code),
-        on_line=lines.append,
-    )
-    await process.start()
+    command = [
+        *(sys.executable, "-m", "aspen", "--config-dir", str(folder), "up", "aspen.bench.kv:Idle"),
+        *("--nodes", str(members), "--name", _NAME, "--log-level", "warning", "--log-dir", str(folder / "logs")),
+    ]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = Detached.start(command, environ, folder / "up.log")
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             while not all(find_node(folder, f"{_NAME}-{n}") for n in range(1, members + 1)):
-                if ended.done():
-                    raise NotReachable(f"the cluster did not start: {' / '.join(lines[-3:])}")
+                if process.exit_code is not None:
+                    raise NotReachable(f"the cluster did not start: {process.last_words()}")
                 await asyncio.sleep(0.1)
         yield
     finally:
-        process.terminate()
-        await asyncio.wait({ended}, timeout=START_TIMEOUT_S)
-        process.kill()
+        terminate_process(process.process_id)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while process.exit_code is None:
+                await asyncio.sleep(0.1)
 
 
 async def _figures(kv: Kv, wanted: list[str], seconds: float) -> dict[str, float]:
@@ -194,5 +187,7 @@ async def _failover(kv: Kv, folder: Path) -> float:
 async def _all_back(kv: Kv) -> None:
     """Waits until every member is heard again."""
     async with asyncio.timeout(START_TIMEOUT_S):
-        while not all(member["active"] and member["progress"] != "probe" for member in await kv.members()):
+        while True:
+            if all(member["active"] and member["progress"] != "probe" for member in await kv.members()):
+                return
             await asyncio.sleep(0.2)

@@ -25,9 +25,7 @@ from aspen.errors import (
     AspenError,
     CallTimeout,
     ConfigError,
-    DirectoryRefused,
     StartFailed,
-    StorageCorrupt,
     StorageError,
     StorageFailed,
     UsageError,
@@ -364,23 +362,11 @@ async def _foreground(main: Awaitable[int | None]) -> int | None:
 
 
 def storage_failed(error: BaseException) -> None:
-    """Ends the node that this code runs on, as its disk has failed. Nothing is written there any more."""
+    """Tells the node that this code runs on that its disk has failed: see `Node.storage_failed`."""
     node: Node | None = system_of_loop().tables.get(_NODE)
-    log.critical("the disk has failed, and the node ends: %s", describe_reason(error))
     if node is not None:
-        node.ended_in_order = False
-        node.request_stop(EXIT_STORAGE)
-
-
-def failed_storage(reason: object) -> bool:
-    """Whether something ended because a disk failed, or holds what cannot be trusted."""
-    for _ in range(_CAUSES_MAX):
-        if isinstance(reason, StorageFailed | StorageCorrupt | DirectoryRefused):
-            return True
-        if not isinstance(reason, BaseException):
-            return False
-        reason = reason.__cause__ or getattr(reason, "reason", None)
-    return False
+        failed = error if isinstance(error, StorageError) else StorageFailed(describe_reason(error))
+        node.storage_failed(failed)
 
 
 def root_cause(error: AspenError) -> AspenError:
