@@ -119,7 +119,9 @@ async def _cluster(folder: Path, members: int) -> AsyncIterator[None]:
     finally:
         terminate_process(process.process_id)
         async with asyncio.timeout(START_TIMEOUT_S):
-            while process.exit_code is None:
+            while True:
+                if process.exit_code is not None:
+                    return
                 await asyncio.sleep(0.1)
 
 

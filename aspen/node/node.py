@@ -25,7 +25,9 @@ from aspen.errors import (
     AspenError,
     CallTimeout,
     ConfigError,
+    DirectoryRefused,
     StartFailed,
+    StorageCorrupt,
     StorageError,
     StorageFailed,
     UsageError,
@@ -359,6 +361,17 @@ async def _foreground(main: Awaitable[int | None]) -> int | None:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def failed_storage(reason: object) -> bool:
+    """Whether something ended because a disk failed, or holds what cannot be trusted."""
+    for _ in range(_CAUSES_MAX):
+        if isinstance(reason, StorageFailed | StorageCorrupt | DirectoryRefused):
+            return True
+        if not isinstance(reason, BaseException):
+            return False
+        reason = reason.__cause__ or getattr(reason, "reason", None)
+    return False
 
 
 def storage_failed(error: BaseException) -> None:
