@@ -85,8 +85,8 @@ def test_a_new_member_gets_a_snapshot_over_a_lossy_network(seed: int) -> None:
             group.cluster.network.break_link(leader, spare[0])
             group.cluster.network.break_link(spare[0], leader)
             await asyncio.sleep(0.7)
-        await group.until(lambda: caught_up(group, spare[0], leader), within_s=60.0)
-        assert group.ledger(spare[0]).restores >= 1
+        await group.until(lambda: group.ledger(spare[0]).restores >= 1, within_s=60.0)
+        await group.until(lambda: caught_up(group, spare[0], leader))
         group.cluster.network.reset_quality()
         await promote(group, spare[0], member)
         assert await group.get("key-79", spare[0]) == "x" * 50
