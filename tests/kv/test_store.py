@@ -182,7 +182,8 @@ def test_a_client_without_a_majority_is_told_whether_it_may_have_been_executed()
                 return type(error).__name__
             return "done"
 
-        assert await stores.on("n1", write) == "CallTimeout"  # nobody leads by then
+        # Not executed, or handed on to the lost leader, of which nobody can tell.
+        assert await stores.on("n1", write) in ("CallTimeout", "Unknown")
         found = await stores.on("n1", lambda kv: kv.get(b"a", consistency="serializable"))
         assert found is not None
         assert found.value == b"1"
