@@ -185,6 +185,7 @@ class Distribution(Actor):
             elif kind == _GROUPS:
                 self._groups.on_frame(peer, body, role)
             elif kind == _REPLICATED:
+                roles.check(role, roles.REPLICATED)
                 replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
                 if replicating is not None:
                     replicating.on_replicated(peer, body)
