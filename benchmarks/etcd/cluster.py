@@ -113,9 +113,9 @@ class EtcdCluster:
                 best = (term, name)
         return None if best is None else best[1]
 
-    def wait_ready(self) -> str:
+    def wait_ready(self, timeout_s: float = READY_S) -> str:
         """Waits until every member answers a linearizable read; returns the leader."""
-        end = time.monotonic() + READY_S
+        end = time.monotonic() + timeout_s
         waiting = list(self.names)
         while time.monotonic() < end:
             try:
@@ -131,7 +131,7 @@ class EtcdCluster:
                     return leader
                 waiting = list(self.names)
         raise EtcdFailed(
-            f"{', '.join(waiting)} did not come up within {READY_S:.0f} s; see the logs in {self.directory}"
+            f"{', '.join(waiting)} did not come up within {timeout_s:.0f} s; see the logs in {self.directory}"
         )
 
     def close(self) -> None:
