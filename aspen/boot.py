@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aspen.actor import Process, System
 from aspen.distributed import Joining, Seed
@@ -29,6 +29,7 @@ from aspen.io.keys import (
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat, peers
 from aspen.io.process import spare_collections
+from aspen.io.real_disk import RealDisk
 from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
 from aspen.io.zmq_peers import ZmqPeers
@@ -42,6 +43,9 @@ from aspen.trust import Role, TrustEntry
 from aspen.types import Secret
 
 R = TypeVar("R")
+
+DATA_DIRECTORY: Final = "data"
+"""Within the configuration directory: the data of its nodes, by name."""
 
 log = logging.getLogger("aspen.node")
 stall_log = logging.getLogger("aspen.stall")
@@ -118,7 +122,8 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
     seat = NodeSeat(directory, config.name)
     loop = runner.get_loop()
     transport = ZmqTransport(loop)
-    ports = real_ports(loop, transport=transport)
+    disk = RealDisk(_data_directory(config, directory)) if config.kv_enabled else None
+    ports = real_ports(loop, transport=transport, disk=disk)
     try:
         node = Node(
             config,
@@ -150,7 +155,14 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
     finally:
         transport.close()
         ports.offload.close()
+        if disk is not None:
+            disk.close()
         seat.close()
+
+
+def _data_directory(config: NodeConfig, directory: Path) -> Path:
+    """Where a node keeps its part of the store."""
+    return Path(config.kv_directory).expanduser() if config.kv_directory else directory / DATA_DIRECTORY / config.name
 
 
 def _joining(

@@ -1,6 +1,7 @@
 """The seams between Aspen and the world: protocols that `aspen.io` and `aspen.sim` both implement.
 
-    Clock, Timer, Loop, Random, Offload     time, order, chance and slow work
+    Clock, Timer, Loop, Random              time, order and chance
+    Offload, Lane                           slow work
     Transport, ControlPort                  the port for clients
     PeerTransport, PeerHandler              frames between nodes
     Files, LogFile                          plain files, for a write-ahead log
@@ -97,8 +98,27 @@ class Random(Protocol):
         ...
 
 
+class Lane(Protocol):
+    """A thread of its own for work that blocks and must not be overtaken: the writes of a log."""
+
+    def run(self, fn: Callable[..., R], /, *args: Any) -> Awaitable[R]:
+        """Begins when what was given before has ended. Not interrupted when the awaiter is cancelled.
+
+        Nothing needs to await it: the work is done all the same. Raises Overloaded when too much waits.
+        """
+        ...
+
+    def close(self) -> None:
+        """Takes no more work; what was given is still done. Idempotent."""
+        ...
+
+
 class Offload(Protocol):
     """Runs work that would block the loop somewhere else."""
+
+    def lane(self, name: str, /) -> Lane:
+        """A new thread that does one thing after the other."""
+        ...
 
     def thread(self, fn: Callable[..., R], args: tuple[Any, ...]) -> Awaitable[R]:
         """In a thread; cannot be interrupted. Raises Overloaded when too many wait."""
@@ -221,7 +241,7 @@ class LogFile(Protocol):
     records need checksums. After a `sync` that raised, nothing that was written before it can be trusted to be on
     the device, not even after a later `sync` returns: end the node.
 
-    Every method raises StorageFailed when the device fails.
+    Every method raises StorageFailed when the device fails, and DiskFull when what would make it larger finds no room.
     """
 
     def size(self) -> int:
@@ -236,8 +256,22 @@ class LogFile(Protocol):
         """Writes at `offset`; a gap before it reads as zeros."""
         ...
 
+    def write_synced(self, offset: int, data: bytes, /) -> None:
+        """Writes at `offset`; returns when these bytes are on the device, as do earlier ones of the file or not.
+
+        When it raises, it is as if a `sync` had.
+        """
+        ...
+
     def append(self, data: bytes, /) -> int:
         """Writes at the end; returns the offset."""
+        ...
+
+    def reserve(self, size: int, /) -> None:
+        """Extends it to `size` bytes with zeros, and has the room for them. Raises DiskFull: there is none.
+
+        Nothing when it is as large already.
+        """
         ...
 
     def truncate(self, size: int, /) -> None:
@@ -349,6 +383,26 @@ class Disk(Protocol):
 
         Raises:
             StorageCorrupt: what is there cannot be trusted; rebuild it from elsewhere.
+        """
+        ...
+
+    def verify(self, name: str, offload: Offload, /) -> Awaitable[None]:
+        """Reads the whole store of that name, in another process: to be done after an unclean end and before it is
+        opened, as a corrupt one may kill the process that reads it. A store that is not there is sound.
+
+        Raises:
+            StorageCorrupt: it cannot be trusted; remove it, and rebuild it from elsewhere.
+        """
+        ...
+
+    def remove_storage(self, name: str, /) -> None:
+        """Removes a store, durably. It must be closed. Nothing when it is not there."""
+        ...
+
+    def rename_storage(self, old: str, new: str, /) -> None:
+        """Puts a store in the place of another, durably and at one stroke. Both must be closed.
+
+        Raises FileNotFoundError: there is no store `old`.
         """
         ...
 

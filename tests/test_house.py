@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LINES_MAX = 600
+TABLES = ("aspen/limits.py",)
+"""Modules that are one table, as long as it takes."""
 
 BANNED_MODULES = {
     "time",
@@ -168,7 +170,7 @@ def unfinished(path: str, source: str) -> Iterator[str]:
 def too_long(path: str, source: str) -> Iterator[str]:
     """Modules that have outgrown one idea."""
     lines = len(source.splitlines())
-    if lines > LINES_MAX:
+    if lines > LINES_MAX and path not in TABLES:
         yield f"{path}: {lines} lines; a module has at most {LINES_MAX}, split it by ideas"
 
 

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.cli.reach import names_like, reach
+from aspen.reach import names_like, reach
 from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir
 from aspen.node.node import root_cause

@@ -25,15 +25,19 @@ import asyncio
 from aspen.io.clock import RealClock, RealRandom
 from aspen.io.loop import RealLoop, new_event_loop
 from aspen.io.offload import RealOffload
-from aspen.traits import Ports, Transport
+from aspen.traits import Disk, Ports, Transport
 
 
 def real_ports(
-    loop: asyncio.AbstractEventLoop, *, seed: int | None = None, transport: Transport | None = None
+    loop: asyncio.AbstractEventLoop,
+    *,
+    seed: int | None = None,
+    transport: Transport | None = None,
+    disk: Disk | None = None,
 ) -> Ports:
     """The ports of a node that runs on `loop`."""
     clock = RealClock()
-    return Ports(clock, RealLoop(loop, clock), RealRandom(seed), RealOffload(loop), transport)
+    return Ports(clock, RealLoop(loop, clock), RealRandom(seed), RealOffload(loop), transport, disk=disk)
 
 
 __all__ = ["RealClock", "RealLoop", "RealOffload", "RealRandom", "new_event_loop", "real_ports"]

@@ -1,4 +1,4 @@
-"""Threads and processes for work that would block the loop."""
+"""Threads and processes for work that would block the loop: a pool, lanes that keep their order, fresh processes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.reduction
+import queue
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from aspen import limits
-from aspen.errors import ActorFailed, Overloaded
+from aspen.errors import ActorFailed, Overloaded, UsageError
 from aspen.types import describe_reason
 
 R = TypeVar("R")
@@ -29,6 +31,14 @@ class RealOffload:
         self._in_threads = 0
         self._processes = asyncio.Semaphore(limits.OFFLOAD_PROCESSES_MAX)
         self._in_processes = 0
+        self._lanes: list[RealLane] = []
+
+    def lane(self, name: str) -> RealLane:
+        """A new thread that does one thing after the other."""
+        lane = RealLane(self._loop, name)
+        self._lanes = [there for there in self._lanes if not there.closed]
+        self._lanes.append(lane)
+        return lane
 
     async def thread(self, fn: Callable[..., R], args: tuple[Any, ...]) -> R:
         """Runs `fn(*args)` in a thread. It cannot be interrupted; cancelling only stops the waiting."""
@@ -91,7 +101,64 @@ class RealOffload:
 
     def close(self) -> None:
         """Takes no more work; threads that still run are left to end."""
+        for lane in self._lanes:
+            lane.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+_Job = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
+
+
+class RealLane:
+    """`aspen.traits.Lane`: a thread that waits for work on a queue, and tells the loop when it is done."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self.closed = False
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting = 0
+        # A daemon: a device that hangs must not keep the process of a node that ends.
+        self._thread = threading.Thread(target=self._work, name=f"aspen-{name}", daemon=True)
+        self._thread.start()
+
+    def run(self, fn: Callable[..., R], /, *args: Any) -> Awaitable[R]:
+        """Begins when what was given before has ended."""
+        if self.closed:
+            raise UsageError(f"the lane {self._thread.name} is closed; nothing was executed")
+        if self._waiting >= limits.OFFLOAD_QUEUE_MAX:
+            raise Overloaded(f"{self._waiting} calls wait in the lane {self._thread.name}, the bound; not executed")
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._waiting += 1
+        self._jobs.put((fn, args, future))
+        return future
+
+    def close(self) -> None:
+        """Takes no more work; what was given is still done."""
+        if not self.closed:
+            self.closed = True
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            fn, args, future = job
+            try:
+                result, error = fn(*args), None
+            except BaseException as raised:
+                result, error = None, raised
+            try:
+                self._loop.call_soon_threadsafe(self._done, future, result, error)
+            except RuntimeError:  # The loop has been closed: nobody waits any more.
+                continue
+            del job, fn, args, future, result, error
+
+    def _done(self, future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+        self._waiting -= 1
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 def _in_process(pipe: multiprocessing.connection.Connection, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -17,13 +17,14 @@ from typing import Any, Final
 
 import aspen
 from aspen import limits
-from aspen.actor import Process, System, make_ref
+from aspen.actor import Process, System, make_ref, system_of_loop
 from aspen.distributed import Joining, distribution_of
 from aspen.distributed.joining import Join, JoinBook
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
 from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
 from aspen.node.config import NodeConfig, check_settings
-from aspen.node.loading import load_object
+from aspen.node.heart import EXIT_STORAGE
+from aspen.node.loading import load_application, load_object
 from aspen.node.reports import Reports
 from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
@@ -36,6 +37,7 @@ log = logging.getLogger("aspen.node")
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+_NODE: Final = "aspen.node"
 
 NO_SECRET: Final = Secret("")
 
@@ -85,6 +87,8 @@ class Node:
         self.joining = joining
         """How it takes part in a cluster, if it does."""
         self.plan = tuple(plan)
+        self.store = load_application(self.node_config.kv_application) if self.node_config.kv_enabled else None
+        """The application that is its member of the replicated store, if it has one. It starts before the others."""
         self.curve_secret_z85 = curve_secret_z85
         self._trusted = authorize
         self._trust = trust
@@ -99,6 +103,7 @@ class Node:
             node=joining.node_id if joining else "",
             strict_messages=self.node_config.strict_messages,
         )
+        self.system.tables[_NODE] = self
         self.settings = self._checked_settings()
         self.address = ""
         self.started = False
@@ -114,6 +119,8 @@ class Node:
     def _checked_settings(self) -> dict[str, dict[str, Any]]:
         """The settings of every application that will run, by name."""
         settings: dict[str, dict[str, Any]] = {}
+        if self.store is not None:
+            settings[self.store.name] = self.node_config.store_settings()
         for planned in self.plan:
             for app in order_of(planned.app):
                 settings[app.name] = check_settings(app.name, app.env, self.node_config)
@@ -223,7 +230,10 @@ class Node:
 
     def plan_with_settings(self) -> list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]]:
         """What `Applications` is to start: each application with its kind, and the settings of all, by name."""
-        return [(planned.app, planned.kind, self.settings) for planned in self.plan]
+        store: list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]] = []
+        if self.store is not None:
+            store.append((self.store, "permanent", self.settings))
+        return store + [(planned.app, planned.kind, self.settings) for planned in self.plan]
 
     # -- what its tree tells it ---------------------------------------------------------------------------
 
@@ -331,6 +341,15 @@ async def _foreground(main: Awaitable[int | None]) -> int | None:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def storage_failed(error: BaseException) -> None:
+    """Ends the node that this code runs on, as its disk has failed. Nothing is written there any more."""
+    node: Node | None = system_of_loop().tables.get(_NODE)
+    log.critical("the disk has failed, and the node ends: %s", describe_reason(error))
+    if node is not None:
+        node.ended_in_order = False
+        node.request_stop(EXIT_STORAGE)
 
 
 def root_cause(error: AspenError) -> AspenError:

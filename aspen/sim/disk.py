@@ -20,7 +20,7 @@ from typing import Any, Final
 from aspen.errors import StorageFailed, UsageError
 from aspen.sim.clock import VirtualRandom
 from aspen.sim.storage import SimStorage, StoreImage
-from aspen.traits import RandomStream
+from aspen.traits import Offload, RandomStream
 
 SECTOR_BYTES: Final = 512
 """What a device writes whole or not at all."""
@@ -72,7 +72,7 @@ class _FileImage:
     def __init__(self, path: str) -> None:
         self.path = path
         self.data = bytearray()
-        self.safe = b""
+        self.safe = bytearray()
         """What is surely on the device."""
         self.pending: list[tuple[int, bytes | None, int]] = []
         """What was done since, in order: writes as (offset, data, state), truncations as (size, None, state)."""
@@ -80,15 +80,19 @@ class _FileImage:
     def copy(self) -> _FileImage:
         """The same in a new object."""
         copy = _FileImage(self.path)
-        copy.data, copy.safe, copy.pending = bytearray(self.data), self.safe, list(self.pending)
+        copy.data, copy.safe, copy.pending = bytearray(self.data), bytearray(self.safe), list(self.pending)
         return copy
 
     def settle(self) -> None:
         """A sync that was honest: what was written is on the device, but for what a failed sync left in doubt."""
         if any(state == _DOUBTFUL for _, _, state in self.pending):
             self.pending = [(at, data, state or _CERTAIN) for at, data, state in self.pending]
-        elif self.pending:
-            self.safe = bytes(self.data)
+        else:
+            for at, data, _ in self.pending:
+                if data is None:
+                    _resize(self.safe, at)
+                else:
+                    _put(self.safe, at, data)
             self.pending.clear()
 
     def doubt(self) -> None:
@@ -117,7 +121,7 @@ class _FileImage:
                 else:
                     _put(data, start, piece)
         self.data = data
-        self.safe = bytes(data)
+        self.safe = bytearray(data)
         self.pending.clear()
 
 
@@ -192,6 +196,16 @@ class SimLogFile:
                 self._disk.before_write(self._image.path)
             _put(self._image.data, offset, data)
             self._image.pending.append((offset, bytes(data), _UNSYNCED))
+
+    def write_synced(self, offset: int, data: bytes) -> None:
+        """Writes at `offset`; returns when that is on the device."""
+        self.write(offset, data)
+        self.sync()
+
+    def reserve(self, size: int) -> None:
+        """Extends it with zeros."""
+        if size > len(self._image.data):
+            self.truncate(size)
 
     def append(self, data: bytes) -> int:
         """Writes at the end; returns the offset."""
@@ -420,9 +434,7 @@ class SimDisk:
             target.rot(rng)
         else:
             at, bit = rng.randrange(len(target.safe)), 1 << rng.randrange(8)
-            safe = bytearray(target.safe)
-            safe[at] ^= bit
-            target.safe = bytes(safe)
+            target.safe[at] ^= bit
             if at < len(target.data):
                 target.data[at] ^= bit
         self.observe("rot", target.path, None)
@@ -458,6 +470,23 @@ class SimDisk:
             store = self._stores[name] = StoreImage(name)
         return store
 
+    def find_store(self, name: str) -> StoreImage | None:
+        """The store of that name, if it is there."""
+        return self._stores.get(name)
+
+    def remove_store(self, name: str) -> None:
+        """Removes a store."""
+        self.before_write(name)
+        self._stores.pop(name, None)
+
+    def rename_store(self, old: str, new: str) -> None:
+        """Puts a store in the place of another."""
+        if old not in self._stores:
+            raise FileNotFoundError(f"there is no store {old!r} on the disk of {self.node}")
+        self.before_write(new)
+        store = self._stores[new] = self._stores.pop(old)
+        store.path = new
+
 
 class DiskPort:
     """`aspen.traits.Disk` of one incarnation."""
@@ -482,3 +511,23 @@ class DiskPort:
         return SimStorage(
             self._disk, self._handles, image, tables, map_bytes if bound is None else min(bound, map_bytes)
         )
+
+    async def verify(self, name: str, offload: Offload) -> None:
+        """Whether the store of that name is sound, after as long as offloaded work takes."""
+        await offload.thread(self._verify, (name,))
+
+    def _verify(self, name: str) -> None:
+        image = self._disk.find_store(name) if self._handles.counts("verified a store") else None
+        if image is not None:
+            self._disk.fail_read(image.path)
+            image.check()
+
+    def remove_storage(self, name: str) -> None:
+        """Removes a store, durably."""
+        if self._handles.counts("removed a store"):
+            self._disk.remove_store(name)
+
+    def rename_storage(self, old: str, new: str) -> None:
+        """Puts a store in the place of another, durably and at one stroke."""
+        if self._handles.counts("renamed a store"):
+            self._disk.rename_store(old, new)

@@ -96,6 +96,13 @@ class StoreImage:
         copy.corrupt = self.corrupt
         return copy
 
+    def check(self) -> None:
+        """Raises StorageCorrupt when it is."""
+        if self.corrupt:
+            raise StorageCorrupt(
+                f"{self.path}: its pages do not fit together; rebuild it from a snapshot or from peers"
+            )
+
     def rows(self) -> int:
         """Entries in all tables."""
         return sum(len(table.keys) for table in self.tables.values())
@@ -159,10 +166,7 @@ class SimStorage:
     def __init__(
         self, device: Device, handles: Handles, image: StoreImage, tables: Sequence[str], map_bytes: int
     ) -> None:
-        if image.corrupt:
-            raise StorageCorrupt(
-                f"{image.path}: its pages do not fit together; rebuild it from a snapshot or from peers"
-            )
+        image.check()
         device.fail_read(image.path)
         self._device = device
         self._handles = handles

@@ -1,22 +1,26 @@
-"""The contract of `aspen.traits.Files` and `LogFile`. A real implementation joins by an entry in `MAKERS`."""
+"""The contract of `aspen.traits.Files` and `LogFile`. Every implementation is in `MAKERS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from aspen.errors import UsageError
+from aspen.io.real_files import RealFiles
 from aspen.sim import SimDisk, VirtualRandom
 from aspen.traits import Files
 
-MAKERS: dict[str, Callable[[], Files]] = {
-    "sim": lambda: SimDisk("a", VirtualRandom(1)).mount(lambda what: None).files("raft")
+MAKERS: dict[str, Callable[[Path], Files]] = {
+    "sim": lambda _: SimDisk("a", VirtualRandom(1)).mount(lambda what: None).files("raft"),
+    "real": lambda path: RealFiles(path / "data" / "raft"),
 }
 
 
 @pytest.fixture(params=MAKERS)
-def files(request: pytest.FixtureRequest) -> Files:
-    return MAKERS[request.param]()
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    return MAKERS[request.param](tmp_path)
 
 
 def test_what_is_written_is_read_back(files: Files) -> None:
@@ -81,3 +85,41 @@ def test_a_file_that_was_removed_and_made_again_is_empty(files: Files) -> None:
     files.open("log").append(b"old")
     files.remove("log")
     assert files.open("log").size() == 0
+
+
+def test_what_is_written_and_synced_in_one_step_is_read_back(files: Files) -> None:
+    log = files.open("log")
+    log.write_synced(3, b"abc")
+    log.write_synced(1, b"x")
+    log.write_synced(2, b"")
+    assert log.read(0, 9) == b"\0x\0abc"
+
+
+def test_reserved_room_reads_as_zeros_and_is_never_less(files: Files) -> None:
+    log = files.open("log")
+    log.append(b"abc")
+    log.reserve(3_000_000)
+    assert log.size() == 3_000_000
+    assert log.read(0, 4) == b"abc\0"
+    assert log.read(2_999_990, 100) == bytes(10)
+    log.reserve(5)
+    assert log.size() == 3_000_000
+
+
+@pytest.mark.parametrize("name", ["", "a/b"])
+def test_a_name_with_a_slash_or_none_is_the_callers_fault(files: Files, name: str) -> None:
+    with pytest.raises(UsageError):
+        files.open(name)
+
+
+def test_offsets_below_zero_are_the_callers_fault(files: Files) -> None:
+    log = files.open("log")
+    for act in (
+        lambda: log.read(-1, 1),
+        lambda: log.read(0, -1),
+        lambda: log.write(-1, b"x"),
+        lambda: log.write_synced(-1, b"x"),
+        lambda: log.truncate(-1),
+    ):
+        with pytest.raises(UsageError):
+            act()

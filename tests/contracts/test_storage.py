@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aspen.errors import MapFull, UsageError
+from aspen.io.lmdb_storage import LmdbStorage
 from aspen.sim import SimDisk, VirtualRandom
 from aspen.traits import Storage, StorageTransaction
-from tests.contracts.lmdb_storage import LmdbStorage
 
 TABLES = ("mvcc", "meta")
 MAP_BYTES = 1 << 20

@@ -1,0 +1,94 @@
+"""The key-value store: etcd's semantics, replicated, exactly once.
+
+    types           requests, results, error codes
+    codec           commands and results as bytes
+    machine         `Machine`: applies log entries; reads
+      keyspace      one keyspace: its revision, its keys with all their versions
+      transactions  checks, comparisons and operations of a transaction
+      ranges        reads of ranges with every option
+      sessions      results kept, so that a retry is no second execution
+      compaction    what is old, taken out in bounded steps
+      integrity     hashes of contents, offline verification
+      snapshot      the whole state in checksummed chunks, and back
+      layout        keys and rows as the storage has them
+      write_behind  changes visible at once, on disk in batches
+      events        what happened, revision by revision
+
+    client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
+    txn             what transactions are written with
+    connecting      `connect`: from actors (`inside`), from other programs (`aspen.outside`)
+    door            what clients and members say to each other
+    gate            a node's way to the store, and who may do what
+    state_machine   `KvStateMachine`: a member, as an actor
+      proposing     writes, from the client's exchange to the result
+      reading       linearizable reads
+      keeping       the storage, opened and written behind
+      snapshots     views of the state, and a state that comes
+      chores        what a leader sees to now and then
+      admin         operations for people and tools
+
+The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before `client` import
+nothing of actors.
+The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules named above
+import nothing of actors.
+"""
+
+from aspen.kv.client import Consistency, Kv
+from aspen.kv.connecting import connect, connect_sync
+from aspen.kv.txn import (
+    TxnBuilder,
+    create_revision,
+    delete,
+    exists,
+    get,
+    lease,
+    missing,
+    mod_revision,
+    put,
+    unmodified_since,
+    value,
+    version,
+)
+from aspen.kv.types import (
+    FROM_KEY,
+    Compare,
+    CompactResult,
+    DeleteResult,
+    KeyValue,
+    PutResult,
+    RangeResult,
+    SortOrder,
+    SortTarget,
+    TxnRequest,
+    TxnResult,
+)
+
+__all__ = [
+    "FROM_KEY",
+    "CompactResult",
+    "Compare",
+    "Consistency",
+    "DeleteResult",
+    "KeyValue",
+    "Kv",
+    "PutResult",
+    "RangeResult",
+    "SortOrder",
+    "SortTarget",
+    "TxnBuilder",
+    "TxnRequest",
+    "TxnResult",
+    "connect",
+    "connect_sync",
+    "create_revision",
+    "delete",
+    "exists",
+    "get",
+    "lease",
+    "missing",
+    "mod_revision",
+    "put",
+    "unmodified_since",
+    "value",
+    "version",
+]
