@@ -19,7 +19,8 @@ from aspen.kv.state_machine import KvStateMachine
 from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
 from aspen.otp import Actor, Application, Child, Supervisor, child, whereis
-from aspen.replication import PeerOptions, RaftPeer
+from aspen.replication.options import PeerOptions
+from aspen.replication.peer import RaftPeer
 
 
 class KvSupervisor(Supervisor):
@@ -64,7 +65,7 @@ class Handover(Actor):
     async def terminate(self, reason: object) -> None:
         """Asks the peer to hand over, and waits until it has, or cannot: then there is an election."""
         try:
-            await self._peer.hand_over()
+            await self._peer.transfer()
         except AspenError:
             return
 

@@ -27,10 +27,8 @@
       chores        what a leader sees to now and then
       admin         operations for people and tools
 
-The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before `client` import
-nothing of actors.
-The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules named above
-import nothing of actors.
+The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before
+`client` import nothing of actors.
 """
 
 from aspen.kv.client import Consistency, Kv

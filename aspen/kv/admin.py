@@ -6,18 +6,22 @@ They may wait: for the disk, for a change of the members. So each is a task of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from aspen import wire
 from aspen.actor import System
-from aspen.errors import AspenError, BadFrame, NotLeader, Unknown, UsageError
+from aspen.errors import AspenError, BadFrame, Overloaded, Unknown, UsageError
 from aspen.kv.machine import Machine
 from aspen.kv.snapshots import Snapshots
 from aspen.limits import KV_ADMIN_MAX
 from aspen.trust import Role
 from aspen.types import describe_reason
+
+
+log = logging.getLogger("aspen.kv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +130,21 @@ class Admin:
 
         Raises:
             BadFrame, UsageError: see `operation_of`.
-            UsageError: too many are under way.
+            Overloaded: too many are under way.
         """
         name, args = operation_of(body)
+        self.run(self._answer(name, args), handle)
+
+    def run(self, work: Coroutine[Any, Any, Any], handle: Any) -> None:
+        """Runs something that may take a while; `handle` gets its result.
+
+        Raises:
+            Overloaded: too much of that is under way. Not executed.
+        """
         if len(self._tasks) >= KV_ADMIN_MAX:
-            raise UsageError(f"{KV_ADMIN_MAX} operations of this kind are under way, the most; wait for one of them")
-        task = self._store.system.loop.create_task(self._perform(name, args, handle), name=f"aspen.kv.{name}")
+            work.close()
+            raise Overloaded(f"{KV_ADMIN_MAX} operations of this kind are under way, the most; wait for one of them")
+        task = self._store.system.loop.create_task(_settle(work, handle))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -140,13 +153,18 @@ class Admin:
         for task in tuple(self._tasks):
             task.cancel()
 
-    async def _perform(self, name: str, args: dict[str, Any], handle: Any) -> None:
-        try:
-            handle.reply((True, wire.encode(await _PERFORM[name](self._store, args))))
-        except AspenError as error:
-            handle.fail(error)
-        except Exception as error:
-            handle.fail(Unknown(f"{name} failed: {describe_reason(error)}"))
+    async def _answer(self, name: str, args: dict[str, Any]) -> tuple[bool, bytes]:
+        return True, wire.encode(await _PERFORM[name](self._store, args))
+
+
+async def _settle(work: Coroutine[Any, Any, Any], handle: Any) -> None:
+    try:
+        handle.reply(await work)
+    except AspenError as error:
+        handle.fail(error)
+    except Exception as error:
+        log.exception("an operation on the store failed")
+        handle.fail(Unknown(f"the operation failed at this member: {describe_reason(error)}"))
 
 
 async def _status(store: Store, args: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +201,7 @@ async def _member_replace(store: Store, args: dict[str, Any]) -> None:
 
 
 async def _transfer(store: Store, args: dict[str, Any]) -> None:
-    await (store.peer.transfer(args["member"]) if args["member"] else store.peer.hand_over())
+    await store.peer.transfer(args["member"] or None)
 
 
 async def _snapshot_open(store: Store, args: dict[str, Any]) -> dict[str, int]:
@@ -228,4 +246,3 @@ def _plain_value(value: Any) -> Any:
     return value.value if hasattr(value, "value") and hasattr(value, "name") else value
 
 
-__all__ = ["OPERATIONS", "Admin", "NotLeader", "needs_leader", "operation_of"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Final, cast
 
 from aspen.actor import System
@@ -193,5 +194,5 @@ class Flusher:
             await self._writing
             self.ended()
         while (flush := self._keeper.machine.freeze()) is not None:
-            await self._keeper.run(flush.write)
+            await self._keeper.run(partial(flush.write, sync=True))
             self._keeper.machine.flushed(flush)

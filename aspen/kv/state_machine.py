@@ -13,7 +13,7 @@ A member that does not lead hands writes on to the leader, once (`hops`). So a c
 clients outside, who have an address for one node and no way to learn of others, need nothing else. The hop costs a call
 over a link; a client that can go to the leader does so when it notices.
 
-No handler awaits: nothing here is ever held up by a disk or by a peer.
+No handler awaits, but those that put a snapshot in the place of the state: nothing here is held up by a disk or a peer.
 """
 
 from __future__ import annotations
@@ -257,14 +257,18 @@ class KvStateMachine(Actor):
         self.peer.progress(applied, machine.synced[0])
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=REFUSALS)
-    async def snapshot_open(self) -> tuple[int, int, int]:
+    def snapshot_open(self) -> tuple[int, int, int]:
         """A view of the state: its handle, index and term."""
-        return await self.snapshots.open()
+        self._admin.run(self.snapshots.open(), self.ctx.reply_handle())
+        deferred: tuple[int, int, int] = defer()
+        return deferred
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=REFUSALS)
-    async def snapshot_chunk(self, handle: int, number: int) -> bytes | None:
+    def snapshot_chunk(self, handle: int, number: int) -> bytes | None:
         """A chunk of a view, or None after the last."""
-        return await self.snapshots.chunk(handle, number)
+        self._admin.run(self.snapshots.chunk(handle, number), self.ctx.reply_handle())
+        deferred: bytes | None = defer()
+        return deferred
 
     @cast
     def snapshot_close(self, handle: int) -> None:
@@ -342,7 +346,7 @@ class KvStateMachine(Actor):
             "applied": status.applied[0],
             "visible": status.visible[0],
             "synced": status.synced[0],
-            "unflushed_bytes": status.unflushed_bytes,
+            "unflushed_rows": status.unflushed_rows,
             "cluster_version": status.cluster_version,
             "sessions": status.sessions,
             "running_hash": status.running_hash.hex(),
