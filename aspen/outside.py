@@ -179,11 +179,7 @@ class OutsideFinder:
 
     async def find(self, failed: int) -> OutsideChannel:
         """A way to the store."""
-        ways = self._ways()
-        if not ways:
-            raise NotReachable(
-                "no node runs on this machine; start one with: aspen node start, or name one: ID@tcp://HOST:PORT"
-            )
+        ways = self.ways()
         self._turn += 1 if failed else 0
         way = ways[self._turn % len(ways)]
         channel = await self._open(way)
@@ -210,14 +206,23 @@ class OutsideFinder:
             raise
         return channel
 
-    def _ways(self) -> list[str]:
-        """Nodes to try, those that were named first."""
+    def ways(self) -> list[str]:
+        """Nodes to try, those that were named first.
+
+        Raises:
+            NotReachable: there are none now.
+            UsageError: it is not clear which are meant.
+        """
         records = list(nodes(self._directory))
         if not self._where:
             clusters = {record.cluster or record.name for record in records}
             if len(clusters) > 1:
                 raise UsageError(
                     f"nodes of several clusters run on this machine; name one of: {', '.join(sorted(clusters))}"
+                )
+            if not records:
+                raise NotReachable(
+                    "no node runs on this machine; start one with: aspen node start, or name one: ID@tcp://HOST:PORT"
                 )
             return [record.name for record in records]
         named = {record.name: record for record in records}
@@ -247,6 +252,7 @@ def _folder(config_dir: str | Path | None) -> Path | None:
 async def open_outside(where: str, config_dir: str | Path | None, timeout: float, exactly_once: bool) -> Kv:
     """A client of the store, connected: see `aspen.kv.connect`."""
     finder = OutsideFinder(where, _folder(config_dir))
+    finder.ways()  # What will not do is said at once.
     kv = Kv(
         finder,
         asyncio.get_running_loop(),

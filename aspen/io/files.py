@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from aspen.errors import ConfigError
+from aspen.errors import ConfigError, UsageError
 
 CONFIG_BYTES_MAX: Final = 1_000_000
 
@@ -26,6 +26,22 @@ def read_text(path: Path, size_bytes_max: int = CONFIG_BYTES_MAX) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text; is it the right file?") from None
+
+
+def read_bytes(path: Path, size_bytes_max: int) -> bytes:
+    """All of a file.
+
+    Raises:
+        UsageError: it cannot be read, or is larger than that.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(size_bytes_max + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > size_bytes_max:
+        raise UsageError(f"{path} has more than {size_bytes_max} bytes, the most")
+    return data
 
 
 def make_folder(path: Path) -> None:

@@ -20,7 +20,6 @@ from aspen.limits import KV_ADMIN_MAX
 from aspen.trust import Role
 from aspen.types import describe_reason
 
-
 log = logging.getLogger("aspen.kv")
 
 
@@ -244,5 +243,3 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
     return value.value if hasattr(value, "value") and hasattr(value, "name") else value
-
-

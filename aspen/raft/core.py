@@ -181,7 +181,9 @@ class Raft(Membership):
     def report_snapshot(self, member: MemberId, index: int) -> None:
         """Tells how the transfer of a snapshot to a member ended: it has the state at `index`, or 0 for a failure.
 
-        After a failure, the member is named again in `Ready.snapshot_peers` when it next answers.
+        It has that state if it installed the snapshot, or had everything up to there already; a snapshot that it did
+        not want for another reason is a failure. The member then is named again in `Ready.snapshot_peers`, when it
+        next answers.
         """
         peer = self._peers.get(member)
         if peer is None or peer.flow != Flow.SNAPSHOT:
@@ -338,8 +340,8 @@ class Raft(Membership):
             # it has the entries already, and now knows that they are committed
             log.commit_to(index)
             return False
-        # what a hole held cannot be compared: a later snapshot will do
-        return here != 0 or index == 0
+        # what a hole held cannot be compared, and what stands behind it must not go: a later snapshot will do
+        return here != 0 or index == 0 or index == log.last
 
     def snapshot_installed(self, snapshot: SnapshotMeta) -> bool:
         """Tells that the machine's state now is that of a snapshot, durably. What was given out to be applied is void.

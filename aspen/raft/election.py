@@ -53,7 +53,8 @@ class Election(Reading):
     def _require_leader(self) -> None:
         if self._role != Role.LEADER:
             leader = self._leader or None
-            raise NotLeader(f"member {self._id} does not lead; {leader or 'nobody is known to'}", leader)
+            hint = f"member {leader} does" if leader else "no leader is known"
+            raise NotLeader(f"member {self._id} does not lead; {hint}", leader)
 
     # -- standing -------------------------------------------------------------------------
 

@@ -74,9 +74,7 @@ class Stores:
         return found[0] if len(found) == 1 else None
 
 
-def run(
-    scenario: Callable[[Stores], Coroutine[Any, Any, R]], nodes: int = 3, seed: int = 0, **options: Any
-) -> R:
+def run(scenario: Callable[[Stores], Coroutine[Any, Any, R]], nodes: int = 3, seed: int = 0, **options: Any) -> R:
     """Boots a store on that many nodes and runs a scenario in the world."""
     with Cluster(seed, nodes) as cluster:
         stores = Stores(cluster, **options)

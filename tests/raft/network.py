@@ -288,7 +288,8 @@ class Network:
                 f"{member.id} installs a snapshot at {machine.index}: {describe_configuration(machine.configuration)}"
             )
         if (source := self.members[sender]).raft is not None:
-            source.raft.report_snapshot(member.id, machine.index)
+            has_it = member.raft.status().applied >= machine.index or member.raft.status().commit >= machine.index
+            source.raft.report_snapshot(member.id, machine.index if has_it else 0)
 
     # -- what happens to members ----------------------------------------------------------
 
@@ -338,12 +339,18 @@ class Network:
                 while member.raft is not None and self.ready(id) is not None:
                     busy = True
                     self.sync(id, len(member.writes))
-            for flight in [flight for flight in self.flights if flight.to in chosen or flight.to not in self.members]:
+            for flight in [flight for flight in self.flights if self._moves(flight, chosen)]:
                 busy = True
                 self.deliver(flight)
             if not busy:
                 return
         raise Violation("the network does not come to rest")
+
+    def _moves(self, flight: Flight, chosen: Sequence[int]) -> bool:
+        """Whether it arrives, or is lost, while the chosen ones come to rest."""
+        member = self.members.get(flight.to)
+        lost = member is None or member.raft is None or (flight.sender, flight.to) in self.cut
+        return flight.sender in chosen and (flight.to in chosen or lost)
 
     def tick(self, id: int, count: int = 1) -> None:
         for _ in range(count):
@@ -446,7 +453,7 @@ class Judge:
             if hard.term < message.term or (hard.term == message.term and hard.vote != message.to):
                 raise Violation(f"{message.sender} votes for {message.to} in {message.term}; durable is {hard}")
         elif message.kind == MessageKind.APPEND_RESPONSE and not message.reject:
-            if disk.damaged:
+            if any(index <= message.index for index in disk.damaged):
                 raise Violation(f"{message.sender} acknowledges with a damaged log")
             if message.index > max(disk.last, disk.machine.index) or hard.term < message.term:
                 raise Violation(f"{message.sender} acknowledges {message.index}; durable is {disk.last}, {hard}")
