@@ -33,6 +33,7 @@ from aspen.errors import (
     Overloaded,
     StorageCorrupt,
     StorageError,
+    Unknown,
     UsageError,
 )
 from aspen.kv.admin import Admin, needs_leader
@@ -86,6 +87,8 @@ class KvStateMachine(Actor):
         self.leads = False
         self._me: Any = self.ctx.ref
         self._leader: str | None = None
+        self._handed_on: dict[Any, str] = {}
+        """Who waits for the answer of which leader."""
         self._term = 0
         self._flushing = self._beginning = False
         """Whether `propose`, `begin_reads` are on their way to this actor."""
@@ -190,11 +193,14 @@ class KvStateMachine(Actor):
         reply: Reply[Any] = far.exchange(kind, body, hops + 1)
 
         def answered(_: object) -> None:
+            if self._handed_on.pop(handle, None) is None:
+                return  # It was given up, as another leads now.
             if reply.error is None:
                 handle.reply((False, reply.value[1]))
             elif isinstance(reply.error, Exception):
                 handle.fail(reply.error)
 
+        self._handed_on[handle] = leader
         reply.add_done_callback(answered)
         deferred: tuple[bool, bytes] = defer()
         return deferred
@@ -237,6 +243,11 @@ class KvStateMachine(Actor):
         if is_leader and not self.leads:
             self._chores.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
+        # A leader that was killed answers nothing, and its link is given up long after another has been elected.
+        for handle, to in list(self._handed_on.items()):
+            if to != leader:
+                del self._handed_on[handle]
+                handle.fail(Unknown(f"node {to}, which led, leads no more; it may have been executed"))
 
     @cast
     def apply(self, entries: list[Committed]) -> None:
