@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from aspen.errors import Unknown
-from aspen.kv.codec import encode_batch, encode_put
+from aspen.kv.codec import encode_batch, encode_command
 from aspen.kv.door import WRITE
 from aspen.kv.options import NAME
 from aspen.kv.state_machine import KvStateMachine
+from aspen.kv.types import PutRequest
 from aspen.otp import whereis
 from tests.kv.stores import Stores, run
 
@@ -27,7 +28,7 @@ def test_they_are_given_up_as_soon_as_there_is_another_leader() -> None:
 
         async def put() -> None:
             with pytest.raises(Unknown, match="leads no more"):
-                await whereis(KvStateMachine, NAME).exchange(WRITE, encode_batch([encode_put(b"k", b"w")]), 0)
+                await whereis(KvStateMachine, NAME).exchange(WRITE, encode_batch([encode_command(PutRequest(b"k", b"w"))]), 0)
 
         loop = asyncio.get_running_loop()
         began = loop.time()
