@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from aspen.actor import Process, System
 from aspen.distributed import Joining, Seed
@@ -43,9 +43,6 @@ from aspen.trust import Role, TrustEntry
 from aspen.types import Secret
 
 R = TypeVar("R")
-
-DATA_DIRECTORY: Final = "data"
-"""Within the configuration directory: the data of its nodes, by name."""
 
 log = logging.getLogger("aspen.node")
 stall_log = logging.getLogger("aspen.stall")
@@ -122,7 +119,7 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
     seat = NodeSeat(directory, config.name)
     loop = runner.get_loop()
     transport = ZmqTransport(loop)
-    disk = RealDisk(_data_directory(config, directory)) if config.kv_enabled else None
+    disk = RealDisk(Path(config.data_dir) if config.data_dir else directory / "data" / config.name)
     ports = real_ports(loop, transport=transport, disk=disk)
     try:
         node = Node(
@@ -155,14 +152,8 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
     finally:
         transport.close()
         ports.offload.close()
-        if disk is not None:
-            disk.close()
+        disk.close()
         seat.close()
-
-
-def _data_directory(config: NodeConfig, directory: Path) -> Path:
-    """Where a node keeps its part of the store."""
-    return Path(config.kv_directory).expanduser() if config.kv_directory else directory / DATA_DIRECTORY / config.name
 
 
 def _joining(

@@ -137,6 +137,9 @@ OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
 
+LANE_SWITCH_S = 0.0001
+"""How long a thread keeps the GIL from one that waits for it, in a process with lanes. Python's own is 5 ms."""
+
 # -- behaviours -----------------------------------------------------------------------------
 
 POSTPONED_EVENTS_MAX = 4_096
@@ -808,6 +811,11 @@ KV_ADMIN_MAX = 64
 KV_SNAPSHOTS_OPEN_MAX = 4
 """Snapshots of one member that are read at a time."""
 
+# -- keys made of tuples ----------------------------------------------------------------------
+
+TUPLE_DEPTH_MAX = 32
+"""How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
+
 
 def _check(condition: bool, relation: str) -> None:
     if not condition:
@@ -924,7 +932,7 @@ _check(
 _check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
 _check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
 _check(
-    REPLICATION_WRITE_BYTES_MAX + REPLICATION_UNCOMMITTED_BYTES_MAX + 2 * RAFT_ENTRY_BYTES_MAX
+    REPLICATION_WRITE_BYTES_MAX + REPLICATION_UNCOMMITTED_BYTES_MAX + RAFT_ENTRY_BYTES_MAX * 2
     < JOURNAL_BATCH_BYTES_MAX,
     "a journal write fits a batch, whatever one Ready adds",
 )

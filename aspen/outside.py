@@ -11,6 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -245,11 +246,11 @@ def _of_cluster(records: list[NodeRecord], cluster: str) -> list[str]:
     return [record.name for record in records if record.cluster == cluster]
 
 
-def _folder(config_dir: str | Path | None) -> Path | None:
+def _folder(config_dir: str | PathLike[str] | None) -> Path | None:
     return Path(config_dir).expanduser() if config_dir is not None else None
 
 
-async def open_outside(where: str, config_dir: str | Path | None, timeout: float, exactly_once: bool) -> Kv:
+async def open_outside(where: str, config_dir: str | PathLike[str] | None, timeout: float, exactly_once: bool) -> Kv:
     """A client of the store, connected: see `aspen.kv.connect`."""
     finder = OutsideFinder(where, _folder(config_dir))
     finder.ways()  # What will not do is said at once.
@@ -271,7 +272,7 @@ async def open_outside(where: str, config_dir: str | Path | None, timeout: float
 class SyncKv:
     """A client for code without an event loop: as `Kv`, method by method. Made by `aspen.kv.connect_sync`."""
 
-    def __init__(self, where: str, config_dir: str | Path | None, timeout: float, exactly_once: bool) -> None:
+    def __init__(self, where: str, config_dir: str | PathLike[str] | None, timeout: float, exactly_once: bool) -> None:
         self._thread = LoopThread("aspen-kv")
         try:
             self._kv = self._thread.run(open_outside(where, config_dir, timeout, exactly_once))

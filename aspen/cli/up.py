@@ -19,7 +19,7 @@ from aspen.io.signals import StopSignals
 from aspen.limits import HEART_SILENCE_S, KV_VOTERS_MAX, UP_NODES_MAX
 from aspen.node import load_application
 from aspen.node.config import LOG_LEVELS
-from aspen.node.heart import ENDED, GAVE_UP, Effect, Heart, Kill, Spawn
+from aspen.node.heart import ENDED, EXIT_STORAGE, GAVE_UP, Effect, Heart, Kill, Spawn
 
 TICK_S: Final = 0.1
 
@@ -120,6 +120,11 @@ class KeptNode:
         self._command = [sys.executable, "-m", "aspen", "--config-dir", str(shared.directory), "run", *words]
         self._process: ChildProcess | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the others should stop as well: it cannot run like this. A lost disk is what the others are for."""
+        return self.heart.state == GAVE_UP and self.heart.exit_code != EXIT_STORAGE
+
     async def perform(self, effect: Effect) -> None:
         """Does what the heart wants."""
         process = self._process
@@ -178,7 +183,7 @@ class Parent:
                     for effect in node.heart.tick(_now_ns()):
                         await node.perform(effect)
                 lead = self._nodes[0].heart
-                if lead.over or any(node.heart.state == GAVE_UP for node in self._nodes):
+                if lead.over or any(node.failed for node in self._nodes):
                     self._stop()
                 for node in self._nodes if self._stopping else ():
                     for effect in node.heart.stop(_now_ns()):

@@ -3,6 +3,7 @@
 clock       the machine's clocks and randomness
 loop        the asyncio event loop
 offload     threads and processes for blocking work
+real_disk   the data directory of a node: real_files, lmdb_storage
 watchdog    names the handler that holds the loop
 keys        identity and trust files
 terminal    Ctrl-C and the history file of a command at a terminal

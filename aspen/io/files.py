@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +45,13 @@ def read_bytes(path: Path, size_bytes_max: int) -> bytes:
     if len(data) > size_bytes_max:
         raise UsageError(f"{path} has more than {size_bytes_max} bytes, the most")
     return data
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder, removed with all that is in it when the context is left."""
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def make_folder(path: Path) -> None:

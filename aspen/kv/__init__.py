@@ -90,3 +90,4 @@ __all__ = [
     "value",
     "version",
 ]
+"""The replicated key-value store."""

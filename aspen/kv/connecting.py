@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, overload
 
 from aspen.actor import Context
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 async def connect(ctx: Context, /) -> Kv: ...
 @overload
 async def connect(
-    where: str = "", /, *, config_dir: str | Path | None = None, timeout: float = ..., exactly_once: bool = ...
+    where: str = "", /, *, config_dir: str | PathLike[str] | None = None, timeout: float = ..., exactly_once: bool = ...
 ) -> Kv: ...
 async def connect(
     where: Context | str = "",
     /,
     *,
-    config_dir: str | Path | None = None,
+    config_dir: str | PathLike[str] | None = None,
     timeout: float = KV_CLIENT_TIMEOUT_S,
     exactly_once: bool = True,
 ) -> Kv:
@@ -51,7 +51,7 @@ def connect_sync(
     where: str = "",
     /,
     *,
-    config_dir: str | Path | None = None,
+    config_dir: str | PathLike[str] | None = None,
     timeout: float = KV_CLIENT_TIMEOUT_S,
     exactly_once: bool = True,
 ) -> SyncKv:

@@ -191,7 +191,7 @@ class Courier:
                 data = await answer
             except (NotLeader, Overloaded, NoProc) as error:
                 self._trouble(error, channel)
-                await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
+                await self._pause()
             except _MAYBE_EXECUTED as error:
                 # The caller decides whether to ask again; the next exchange needs another way all the same.
                 self._trouble(error, channel)
@@ -359,6 +359,10 @@ class Courier:
             self._channel = None
             channel.close()
 
+    async def _pause(self) -> None:
+        """Waits until the store may be asked again."""
+        await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
+
     def _resume(self) -> None:
         for lane in self._lanes.values():
             if lane.waiting:
@@ -377,7 +381,7 @@ class Courier:
 
     async def _connect_now(self) -> None:
         try:
-            await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
+            await self._pause()
             async with asyncio.timeout(KV_CLIENT_CONNECT_S):
                 self._channel = await self._finder.find(self._failed)
         except (AccessDenied, UsageError) as error:

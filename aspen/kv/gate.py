@@ -100,6 +100,10 @@ class Gate:
         self._turn += 1
         return members[self._turn % len(members)]
 
+    def check(self) -> None:
+        """Raises NotReachable when no member is known here, now."""
+        self._member()
+
     async def greeting(self) -> dict[str, Any]:
         """What a client from outside is told first: `node_id` and `name` of this node, and of the `leader`, its node id
         or None."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from aspen.actor import Reply, System, defer
+from aspen.actor import Reply, ReplyHandle, System, defer
 from aspen.distributed import pg, whereis_on
 from aspen.errors import (
     BadFrame,
@@ -87,9 +87,9 @@ class KvStateMachine(Actor):
         self.leads = False
         self._me: Any = self.ctx.ref
         self._leader: str | None = None
-        self._handed_on: dict[Any, str] = {}
-        """Who waits for the answer of which leader."""
         self._term = 0
+        self._handed_on: dict[ReplyHandle, None] = {}
+        """Who waits for the answer of a leader elsewhere."""
         self._flushing = self._beginning = False
         """Whether `propose`, `begin_reads` are on their way to this actor."""
         self._keeper = Keeper(self.ctx.system, options)
@@ -192,15 +192,15 @@ class KvStateMachine(Actor):
             raise NotLeader(f"the leader cannot be reached from here: {error}; not executed", leader) from None
         reply: Reply[Any] = far.exchange(kind, body, hops + 1)
 
+        self._handed_on[handle] = None
+
         def answered(_: object) -> None:
-            if self._handed_on.pop(handle, None) is None:
-                return  # It was given up, as another leads now.
+            self._handed_on.pop(handle, None)
             if reply.error is None:
                 handle.reply((False, reply.value[1]))
             elif isinstance(reply.error, Exception):
                 handle.fail(reply.error)
 
-        self._handed_on[handle] = leader
         reply.add_done_callback(answered)
         deferred: tuple[bool, bytes] = defer()
         return deferred
@@ -240,14 +240,14 @@ class KvStateMachine(Actor):
         """Who leads."""
         if self.leads and (not is_leader or term != self._term):
             self._writes.lost(leader)
+        if self._handed_on and leader != self._leader:
+            # A leader that is lost may never answer, and its node's end is noticed later than this.
+            handed_on, self._handed_on = self._handed_on, {}
+            for handle in handed_on:
+                handle.fail(Unknown("the leader that it was handed on to does not lead any more"))
         if is_leader and not self.leads:
             self._chores.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
-        # A leader that was killed answers nothing, and its link is given up long after another has been elected.
-        for handle, to in list(self._handed_on.items()):
-            if to != leader:
-                del self._handed_on[handle]
-                handle.fail(Unknown(f"node {to}, which led, leads no more; it may have been executed"))
 
     @cast
     def apply(self, entries: list[Committed]) -> None:

@@ -54,6 +54,8 @@ class NodeConfig:
     """What `aspen node start` runs, as MODULE:APP."""
     strict_messages: bool = False
     """Encode and decode local messages too, to find those that could not leave the process."""
+    data_dir: str = ""
+    """Where it keeps what must survive; empty for `data/NAME` in the configuration directory."""
     cluster: str = ""
     """The cluster of which it is a part; empty for none."""
     cluster_address: str = "tcp://127.0.0.1:0"
@@ -68,8 +70,6 @@ class NodeConfig:
     kv_voters: tuple[str, ...] = ()
     """The ids of the nodes whose members vote when the store begins. Empty: this node alone, or, in a cluster, none:
     the member waits to be added."""
-    kv_directory: str = ""
-    """Where its data is; empty for a place in the configuration directory, by the node's name."""
     kv_quota_bytes: int = KV_QUOTA_BYTES
     """Size of the store from which it takes only deletes and compactions. The same on every node."""
     kv_compact_revisions: int = 0
@@ -354,6 +354,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "root": ("root", _class_path),
         "application": ("application", _text),
         "strict_messages": ("strict_messages", _boolean),
+        "data_dir": ("data_dir", _text),
     },
     "cluster": {
         "name": ("cluster", _name),
@@ -364,7 +365,6 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "application": ("kv_application", _class_path),
         "enabled": ("kv_enabled", _boolean),
         "voters": ("kv_voters", _voters),
-        "directory": ("kv_directory", _text),
         "quota_bytes": ("kv_quota_bytes", _Count(KV_QUOTA_BYTES_MIN)),
         "compact_revisions": ("kv_compact_revisions", _Count(0)),
         "compact_s": ("kv_compact_s", _seconds),

@@ -21,7 +21,17 @@ from aspen.actor import Process, System, make_ref, system_of_loop
 from aspen.distributed import Joining, distribution_of
 from aspen.distributed.joining import Join, JoinBook
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
-from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
+from aspen.errors import (
+    AspenError,
+    CallTimeout,
+    ConfigError,
+    DirectoryRefused,
+    StartFailed,
+    StorageCorrupt,
+    StorageError,
+    StorageFailed,
+    UsageError,
+)
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.heart import EXIT_STORAGE
 from aspen.node.loading import load_application, load_object
@@ -38,6 +48,7 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 _NODE: Final = "aspen.node"
+_CAUSES_MAX: Final = 32
 
 NO_SECRET: Final = Secret("")
 
@@ -246,7 +257,16 @@ class Node:
             extra={"aspen": {"event": "application_ended", "application": name, "reason": describe_reason(reason)}},
         )
         self.ended_in_order = False
-        self.request_stop(EXIT_FAILED)
+        self.request_stop(EXIT_STORAGE if failed_storage(reason) else EXIT_FAILED)
+
+    def storage_failed(self, error: StorageError) -> None:
+        """The disk failed, or what is on it cannot be trusted: the node stops, and is not to be started again before
+        someone has seen to that disk."""
+        log.critical(
+            "%s; the node stops", error, extra={"aspen": {"event": "storage_failed", "error": describe_reason(error)}}
+        )
+        self.ended_in_order = False
+        self.request_stop(EXIT_STORAGE)
 
     def bound(self, address: str) -> None:
         """The control port is open at this address."""
@@ -343,13 +363,23 @@ async def _foreground(main: Awaitable[int | None]) -> int | None:
         return EXIT_INTERRUPTED
 
 
+def failed_storage(reason: object) -> bool:
+    """Whether something ended because a disk failed, or holds what cannot be trusted."""
+    for _ in range(_CAUSES_MAX):
+        if isinstance(reason, StorageFailed | StorageCorrupt | DirectoryRefused):
+            return True
+        if not isinstance(reason, BaseException):
+            return False
+        reason = reason.__cause__ or getattr(reason, "reason", None)
+    return False
+
+
 def storage_failed(error: BaseException) -> None:
-    """Ends the node that this code runs on, as its disk has failed. Nothing is written there any more."""
+    """Tells the node that this code runs on that its disk has failed: see `Node.storage_failed`."""
     node: Node | None = system_of_loop().tables.get(_NODE)
-    log.critical("the disk has failed, and the node ends: %s", describe_reason(error))
     if node is not None:
-        node.ended_in_order = False
-        node.request_stop(EXIT_STORAGE)
+        failed = error if isinstance(error, StorageError) else StorageFailed(describe_reason(error))
+        node.storage_failed(failed)
 
 
 def root_cause(error: AspenError) -> AspenError:

@@ -4,8 +4,8 @@ The table is replicated: each change of the configuration carries, as its contex
 a change that is in the table already changes nothing, so it may be kept ahead of the log and replayed.
 
 Beside it stands what this member alone knows: the disk and the latest boot of each member that it has heard. They are
-written before anything that such a boot says is acted upon. A disk that differs, or a boot that fell, is a disk that was
-lost, with the votes that were on it: whoever speaks from it is not believed.
+written before anything that such a boot says is acted upon. A disk that differs, or a boot that fell, is a disk that
+was lost, with the votes that were on it: whoever speaks from it is not believed.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Members:
     """Of this directory."""
     registered: bool = False
     """Whether enough others know this disk, so that this member may vote."""
+    is_machine_stale: bool = False
+    """Whether the machine's state is that of another member, until a snapshot has taken its place."""
 
     # -- the replicated part ---------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class Members:
         """All of it, for the journal."""
         seen = [[member, seen.disk, seen.boot] for member, seen in sorted(self.seen.items())]
         table = [self.table[member] for member in sorted(self.table)]
-        return wire.encode([table, list(self.removed), seen, self.disk, self.registered])
+        return wire.encode([table, list(self.removed), seen, self.disk, self.registered, self.is_machine_stale])
 
 
 def from_bytes(data: bytes) -> Members:
@@ -131,13 +133,14 @@ def from_bytes(data: bytes) -> Members:
     """
     try:
         fields: Any = wire.decode(data)
-        table, removed, seen, disk, registered = fields
+        table, removed, seen, disk, registered, is_machine_stale = fields
         return Members(
             {info.member: info for info in table},
             dict.fromkeys(removed),
             {member: Seen(disk, boot) for member, disk, boot in seen},
             disk,
             registered,
+            is_machine_stale,
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise BadFrame("a table of members cannot be read") from error

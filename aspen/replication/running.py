@@ -197,7 +197,8 @@ class Running:
             self.snapshots_wanted[member] = None
 
     def written(self) -> None:
-        """Takes what a write has made durable, if one has ended. Raises StorageFailed, and then the member is to end."""
+        """Takes what a write has made durable, if one has ended. Raises StorageFailed, and then the member is to
+        end."""
         written = self.seat.writer.collect()
         if written is None:
             return
@@ -253,13 +254,14 @@ class Running:
         self._maybe_compact()
 
     def _maybe_compact(self) -> None:
-        options = self._options
-        synced = self.feeder.synced
-        floor = min([synced - options.keep_entries, *self.pins.values()])
+        options, is_full = self._options, self.seat.writer.is_full
+        # When there is no room for more, those that are behind get a snapshot instead of the log.
+        kept = 0 if is_full else options.keep_entries
+        floor = min([self.feeder.synced - kept, *self.pins.values()])
         surplus = floor - self._marked
         if surplus <= 0:
             return
-        if surplus < options.compact_entries and self._logged_bytes < options.compact_bytes:
+        if not is_full and surplus < options.compact_entries and self._logged_bytes < options.compact_bytes:
             return
         self.compact(floor)
 
@@ -299,7 +301,7 @@ class Running:
         self.feeder.reset(meta.index, meta.index)
         return begins_anew
 
-    # -- time ----------------------------------------------------------------------------------------------------------
+    # -- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, *, may_campaign: bool) -> None:
         """Lets a tick pass. A member that may not campaign, as its machine is not fit to lead, only stops to wait."""
@@ -309,6 +311,8 @@ class Running:
         if self.is_frozen or not (may_campaign or self.is_leader):
             return
         self.core.tick()
+        if self.seat.writer.is_full:
+            self._maybe_compact()
         self._hand_over_if_stalled(now_ns)
 
     def _hand_over_if_stalled(self, now_ns: int) -> None:

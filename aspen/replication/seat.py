@@ -114,6 +114,11 @@ class Seat:
                 self.send(member, PacketKind.REGISTER)
         self._count()
 
+    def ask_whether_known(self) -> None:
+        """Asks the others whether this member is one still: who knows that it is not says so."""
+        for member in self.others:
+            self.send(member, PacketKind.REGISTER)
+
     def welcomed(self, member: int) -> None:
         """One of them does."""
         self._welcomed.add(member)

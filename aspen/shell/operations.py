@@ -363,6 +363,7 @@ async def _relay(job: Job) -> None:
 
 async def _kv(job: Job) -> None:
     gate = gate_of(job.control.system)
+    gate.check()
     tunnel = job.tunnel = StoreTunnel(gate, job.line, job.request.id, job.entry)
     try:
         if await job.line.deliver(Event(job.request.id, "open", await gate.greeting())):

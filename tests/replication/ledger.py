@@ -66,7 +66,7 @@ class Ledger(Actor):
     async def handle_continue(self, message: object) -> None:
         self._watched = self.ctx.monitor(self._peer)
         try:
-            self.member = await self._peer.attach(self.ctx.ref, self.applied, self.synced, self.member) or self.member
+            self.member = await self._peer.attach(self.ctx.ref, self.applied, self.synced)
         except AspenError:
             self.ctx.demonitor(self._watched, flush=True)
             self.ctx.call_after(0.05, self.ctx.ref.again)
@@ -93,10 +93,10 @@ class Ledger(Actor):
         self.synced = self.applied
 
     def _take_state(self, data: bytes) -> None:
-        self.member, self.applied, self.applied_term, self.digest, self.cells = json.loads(data)
+        self.applied, self.applied_term, self.digest, self.cells = json.loads(data)
 
     def _state(self) -> bytes:
-        return json.dumps([self.member, self.applied, self.applied_term, self.digest, self.cells]).encode()
+        return json.dumps([self.applied, self.applied_term, self.digest, self.cells]).encode()
 
     def _save(self) -> None:
         if self._saving is None and self.applied > self.synced:
@@ -199,9 +199,7 @@ class Ledger(Actor):
         data, self._restoring = b"".join(self._restoring or ()), None
         if self._saving is not None:
             await self._saving
-        member = self.member
         self._take_state(data)
-        self.member = member
         self._saves += 1
         await self._lane.run(_save, self._files, f"new-{self._saves}", self._state(), self.applied)
         self.synced = self.applied
