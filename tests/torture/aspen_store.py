@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from aspen.boot import DATA_DIRECTORY
 from aspen.errors import AspenError, CallTimeout, KvError, NotReachable, Overloaded, Unknown
 from aspen.io.clock import RealRandom
 from aspen.io.keys import load_or_create_identity
@@ -182,7 +181,7 @@ class AspenTarget:
 
     def data(self, name: str) -> Path:
         """Its part of the store."""
-        return self._config / DATA_DIRECTORY / name
+        return self._config / "data" / name
 
     async def status(self, name: str) -> dict[str, Any] | None:
         """What the member says of itself, or None."""

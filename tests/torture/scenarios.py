@@ -153,15 +153,18 @@ async def lost_disk(cluster: Cluster, load: Load) -> Fate:
     return await _between_lives(cluster, load, "lost-disk", name, lambda: shutil.rmtree(cluster.data(name)))
 
 
-async def old_disk(cluster: Cluster, load: Load) -> Fate:
-    """A follower comes back with the disk of an earlier life: a backup of it, put back by somebody who meant well."""
+async def old_disk(cluster: Cluster, load: Load, *, lives: int = 2) -> Fate:
+    """A follower comes back with the disk of an earlier life, so many lives ago: a backup of it, put back by somebody who
+    meant well."""
     name = await follower(cluster, load.rng)
     copy = cluster.data(name).with_name(f"{name}-copy")
     async with under_load(load, "before-old-disk"):
-        cluster.signal(name, signal.SIGKILL)
-        shutil.copytree(cluster.data(name), copy)
-        await cluster.start(name)
-        await fate(cluster, name)
+        for life in range(lives):
+            cluster.signal(name, signal.SIGKILL)
+            if not life:
+                shutil.copytree(cluster.data(name), copy)
+            await cluster.start(name)
+            await cluster.wait_ready()
 
     def harm() -> None:
         shutil.rmtree(cluster.data(name))
