@@ -106,9 +106,10 @@ def build(directory: Path) -> Path:
     return tool
 
 
-def load(tool: Path, endpoints: str, work: str, clients: int, seconds: float) -> dict[str, float]:
+def load(tool: Path, endpoints: str, work: str, clients: int, seconds: float, conns: int = 1) -> dict[str, float]:
     """One run of the load tool."""
     words = ["-endpoints", endpoints, "-work", work, "-clients", str(clients), "-seconds", str(seconds)]
+    words += ["-conns", str(conns)]
     done = subprocess.run([str(tool), *words], capture_output=True, text=True, timeout=SUITE_S, check=False)
     if done.returncode:
         raise PeerFailed(f"{work} with {clients} clients: {done.stderr.strip()}")
@@ -118,7 +119,7 @@ def load(tool: Path, endpoints: str, work: str, clients: int, seconds: float) ->
     return result
 
 
-def etcd_figures(tool: Path, members: int, seconds: float, kills: int) -> Figures:
+def etcd_figures(tool: Path, members: int, seconds: float, kills: int, conns: int) -> Figures:
     """A new cluster, measured. Writes go to the leader, which is etcd's best case; reads go to all members."""
     figures: Figures = {}
     with tempfile.TemporaryDirectory(dir=os.getcwd()) as folder, EtcdCluster(Path(folder), members) as cluster:
@@ -126,7 +127,7 @@ def etcd_figures(tool: Path, members: int, seconds: float, kills: int) -> Figure
         everyone = ",".join(cluster.endpoints.values())
         load(tool, leader, "fill", 1, seconds)
         for prefix, (work, clients) in WORK.items():
-            result = load(tool, leader if work == "put" else everyone, work, clients, seconds)
+            result = load(tool, leader if work == "put" else everyone, work, clients, seconds, conns)
             figures |= {f"{prefix}_{field}": result[field] for field in ("per_s", "p50_ms", "p99_ms")}
         if members >= 3 and kills:
             figures["failover_s"] = statistics.median(failover(tool, cluster) for _ in range(kills))
@@ -230,14 +231,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each figure of etcd and LMDB")
     parser.add_argument("--kills", type=int, default=3, help="leaders of etcd killed a round, for failover_s")
+    parser.add_argument("--conns", type=int, default=100, help="connections that etcd's clients share, at most")
     parser.add_argument("--json", type=Path, default=Path("benchmarks-kv.json"), help="where the figures go")
     parser.add_argument("words", nargs="*", help="further options of `aspen bench kv`, after --")
     options = parser.parse_args()
     wanted = options.peers.split(",")
     if unknown := [name for name in wanted if name not in names]:
         parser.error(f"unknown: {', '.join(unknown)}; peers are {', '.join(names)}")
-    if options.rounds < 1 or options.seconds <= 0 or options.kills < 0:
-        parser.error("--rounds must be at least 1, --seconds above 0, --kills not below 0")
+    if options.rounds < 1 or options.seconds <= 0 or options.kills < 0 or options.conns < 1:
+        parser.error("--rounds and --conns must be at least 1, --seconds above 0, --kills not below 0")
     left_out: dict[str, str] = {}
     load_before = os.getloadavg()
     results: dict[str, list[Figures]] = {name: [] for name in names if name in wanted}
@@ -253,9 +255,9 @@ def main() -> int:
             if why is not None:
                 left_out |= {name: why for name in results if name.startswith("etcd")}
         suites: dict[str, Callable[[], Figures]] = {
-            "etcd-3": lambda: etcd_figures(tool, 3, options.seconds, options.kills),
+            "etcd-3": lambda: etcd_figures(tool, 3, options.seconds, options.kills, options.conns),
             "aspen-3": lambda: aspen_figures(3, options.words),
-            "etcd-1": lambda: etcd_figures(tool, 1, options.seconds, 0),
+            "etcd-1": lambda: etcd_figures(tool, 1, options.seconds, 0, options.conns),
             "aspen-1": lambda: aspen_figures(1, options.words),
             "lmdb": lambda: lmdb_figures(options.seconds),
         }

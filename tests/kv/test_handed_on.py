@@ -27,8 +27,9 @@ def test_they_are_given_up_as_soon_as_there_is_another_leader() -> None:
         follower = next(name for name in stores.cluster.nodes if name != leader)
 
         async def put() -> None:
+            body = encode_batch([encode_command(PutRequest(b"k", b"w"))])
             with pytest.raises(Unknown, match="does not lead any more"):
-                await whereis(KvStateMachine, NAME).exchange(WRITE, encode_batch([encode_command(PutRequest(b"k", b"w"))]), 0)
+                await whereis(KvStateMachine, NAME).exchange(WRITE, body, 0)
 
         loop = asyncio.get_running_loop()
         began = loop.time()

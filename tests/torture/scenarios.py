@@ -154,8 +154,7 @@ async def lost_disk(cluster: Cluster, load: Load) -> Fate:
 
 
 async def old_disk(cluster: Cluster, load: Load, *, lives: int = 2) -> Fate:
-    """A follower comes back with the disk of an earlier life, so many lives ago: a backup of it, put back by somebody who
-    meant well."""
+    """A follower comes back with the disk of so many lives ago: a backup, put back by somebody who meant well."""
     name = await follower(cluster, load.rng)
     copy = cluster.data(name).with_name(f"{name}-copy")
     async with under_load(load, "before-old-disk"):

@@ -125,8 +125,8 @@ def test_a_member_that_lost_its_disk_does_not_vote(tmp_path: Path) -> None:
 @soak
 @pytest.mark.xfail(
     strict=True,
-    reason="the leader's heartbeat reaches the member first: it ends with InvariantBroken (commit behind the end of the "
-    "log), which is safe, and not with a refusal that says what to do",
+    reason="the leader's heartbeat comes first: it ends with InvariantBroken (commit behind the end of the log), "
+    "which is safe, and not with a refusal that says what to do",
 )
 def test_a_disk_of_the_past_is_refused(tmp_path: Path) -> None:
     found = on_aspen(tmp_path, scenarios.old_disk, without=lambda fate: fate.member)
