@@ -111,7 +111,8 @@ class Node:
             self.name,
             ports,
             boot=boot,
-            node=joining.node_id if joining else "",
+            # A store's directory belongs to the key of its node, whether that is in a cluster yet or not.
+            node=joining.node_id if joining else node_id if config.kv_enabled else "",
             strict_messages=self.node_config.strict_messages,
         )
         self.system.tables[_NODE] = self
