@@ -158,7 +158,9 @@ def main() -> None:
             runner.run(node(options.node, options.port, folder, options.seconds, callers, options.bytes))
         return
     folder = Path(tempfile.mkdtemp(prefix="aspen-replication-", dir=options.directory))
-    words = [word for name in ("seconds", "callers", "bytes", "port") for word in (f"--{name}", str(vars(options)[name]))]
+    words = [
+        word for name in ("seconds", "callers", "bytes", "port") for word in (f"--{name}", str(vars(options)[name]))
+    ]
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, *words, "--directory", str(folder), "--node", str(number)],
