@@ -712,6 +712,9 @@ SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
 
+KV_APPEND_BYTES_MAX = 100_000
+"""A value is not appended to beyond this; FoundationDB's bound of a value."""
+
 # -- the store: its door, its clients ---------------------------------------------------------
 
 KV_QUOTA_BYTES_MIN = 1024 * 1024
