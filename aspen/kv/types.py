@@ -188,7 +188,7 @@ class PutRequest(NamedTuple):
 
 
 class UpdateRequest(NamedTuple):
-    """Changes the value of a key by what it is when the transaction is executed: one step after the other, written once.
+    """Changes the value of a key by what it is when the transaction is executed: step after step, written once.
 
     The key keeps its lease. The result is a `PutResult`, or a `DeleteResult` when the key is gone, or was and is not.
     """
