@@ -1,11 +1,12 @@
 """What one command costs the store's state machine, and LMDB alone beside it.
 
-    python benchmarks/kv_machine.py [--puts 100000] [--keys 100000] [--json]
+    python benchmarks/kv_machine.py [--puts 100000] [--wall] [--json]
 
-Puts come in entries of 100, each in a session and acknowledged two entries later, as a client of 200 in flight would. They
-are flushed to a real LMDB every 4,000. `apply` is what the loop is held for, `flush` what the writer thread does beside it.
+Puts come in entries of 100, each in a session and acknowledged two entries later, as a client of 200 in flight would.
+They are flushed to a real LMDB every 4,000: `put_..._us` is what the loop is held for, `..._flush_us` what the writer
+thread does beside it.
 
-Times are the processor's, not the wall's, unless --wall is given: what others do on the machine does not show, nor what
+Times are the processor's, not the wall's, unless --wall is given: what others do on the machine hardly shows, nor what
 the disk takes.
 """
 

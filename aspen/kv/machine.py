@@ -25,13 +25,16 @@ from aspen.errors import BadFrame, ClusterVersionTooNew, InvariantBroken, KvErro
 from aspen.kv import transactions
 from aspen.kv.codec import (
     HEADER,
+    PUT_BODY,
     PUT_HEADER,
     Command,
     batch_bounds,
     decode_command,
     encode_error,
     encode_result,
+    found,
     make_error,
+    plain_key,
     put_done,
 )
 from aspen.kv.compaction import compact, is_scrubbed, scrub
@@ -196,7 +199,7 @@ class Machine:
         flush = tables.freeze(self._applied)
         self._frozen = self._applied
         for keyspace in self._keyspaces.values():
-            keyspace.rotate()
+            keyspace.frozen()
         return flush
 
     def flushed(self, flush: Flush) -> None:
@@ -286,7 +289,7 @@ class Machine:
     def _execute(self, keyspace: Keyspace, kind: int, payload: bytes, start: int, stop: int) -> bytes:
         """Executes a command on keys: its result, or its error."""
         if kind == Kind.PUT and stop - start >= PUT_HEADER.size:
-            *_, flags, lease, key_length = PUT_HEADER.unpack_from(payload, start)
+            flags, lease, key_length = PUT_BODY.unpack_from(payload, start + HEADER.size)
             at = start + PUT_HEADER.size
             if (
                 not flags
@@ -431,6 +434,11 @@ class Machine:
     def read(self, command: bytes) -> bytes:
         """The result of a RANGE command, or of a TXN without puts and deletes, at the applied state."""
         self._check_whole()
+        key = plain_key(command)
+        if key and len(key) <= KV_KEY_BYTES_MAX:
+            keyspace = self._keyspaces.get(command[1])
+            if keyspace is not None:
+                return found(keyspace.revision, keyspace.get(key))
         try:
             decoded = decode_command(command)
             request = decoded.request

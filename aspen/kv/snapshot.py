@@ -10,8 +10,8 @@
     row      table u8 · key length u16 · value length u32 · key · value with its own checksum
 
 Each chunk names the digest of the one before, so that chunks of different snapshots, or in another order, do not pass
-for one; the last says that it is, so that a cut one does not pass for whole. A received chunk is parsed and checked, and
-its rows are put: nothing received is ever opened as a database.
+for one; the last says that it is, so that a cut one does not pass for whole. A received chunk is parsed and checked,
+and its rows are put: nothing received is ever opened as a database.
 """
 
 from __future__ import annotations

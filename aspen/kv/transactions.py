@@ -179,7 +179,7 @@ class Choosing:
             return True
         if not end:
             head = keyspace.newest(begin)
-            return head is None or head.revision <= revision
+            return head is None or head[0] <= revision
         if keyspace.revision - revision > _LOOKED_AT_MAX:
             # What was deleted since is still there, as deleted: a compaction leaves it until its revision is compacted.
             versions = keyspace.scan(begin, end, keyspace.revision, deleted=True)

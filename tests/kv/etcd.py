@@ -76,7 +76,11 @@ def running_etcd(folder: Path) -> Iterator[Etcd]:
             seen += read
         drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
         process.stderr.close()
-        yield Etcd(port)
+        etcd = Etcd(port)
+        try:
+            yield etcd
+        finally:
+            etcd.connection.close()
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

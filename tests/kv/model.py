@@ -339,7 +339,7 @@ class Checked:
             if isinstance(got, KvError):
                 got = ErrorCode(got.code)
             self.kinds[getattr(got, "name", type(got).__name__)] = 1
-            assert got == wanted, f"{request}\nwanted {wanted}\ngot {got}"
+            assert got == wanted, f"{request}"[:2_000] + f"\nwanted {wanted}"[:1_000] + f"\ngot {got}"[:1_000]
 
     def numbers(self, session: int) -> tuple[int, int]:
         """A sequence number, most often the next one, and what is acknowledged."""

@@ -100,8 +100,8 @@ def version_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def put(self: Keyspace, key: bytes, value: bytes, lease: int, revision: int, sub: int) -> Head:
         head = self.newest(key)
-        if head is not None and not head.version:
-            self._young[key] = head._replace(version=1, create=head.revision)
+        if head is not None and not head[3]:
+            self._young[key] = (head[0], head[1], head[0], 1, 0)
         return original(self, key, value, lease, revision, sub)
 
     monkeypatch.setattr(Keyspace, "put", put)
@@ -275,10 +275,13 @@ def long_keys_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def heads_are_forgotten_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rotate(self: Keyspace) -> None:
+    original = Keyspace.frozen
+
+    def frozen(self: Keyspace) -> None:
+        original(self)
         self._young, self._old = {}, {}
 
-    monkeypatch.setattr(Keyspace, "rotate", rotate)
+    monkeypatch.setattr(Keyspace, "frozen", frozen)
 
 
 def keyspaces_share_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
