@@ -231,6 +231,14 @@ class LeaseNotFound(KvError):
     """There is no such lease, or no longer. Nothing was changed."""
 
 
+class LeaseExists(KvError):
+    """There is a lease of that id. Nothing was changed: choose another id, or let the store choose."""
+
+
+class LeasesFull(KvError):
+    """There are as many leases as there may be. Nothing was changed: try again when some have ended."""
+
+
 class NoSpace(KvError):
     """The keyspace has reached its quota. Nothing was changed: delete and compact, or raise the quota."""
 

@@ -819,37 +819,67 @@ TUPLE_DEPTH_MAX = 32
 
 # Leases
 
-LEASE_DRIFT: Final = 0.01
+LEASE_DRIFT = 0.01
 """How much faster the leader's clock may run than a holder's; the leader waits so much longer before a lease ends."""
 
-LEASE_CHECKPOINT_EVERY_S: Final = 300.0
+LEASE_CHECKPOINT_EVERY_S = 300.0
 """What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
 
-LEASE_DUE_MAX: Final = 1000
+LEASE_TTL_MIN_S = 2
+"""A lease lives at least so long: one and a half election timeouts, rounded up, so that it survives an election."""
+
+LEASE_TTL_MAX_S = 9_000_000_000
+"""A lease lives at most so long; etcd's bound."""
+
+LEASES_MAX = 1_000_000
+"""Leases of a store."""
+
+LEASE_KEEP_MAX = 8_192
+"""Leases that one keep-alive names."""
+
+LEASE_LIST_MAX = 65_536
+"""Ids in one page of the list of leases."""
+
+LEASE_ASKED_MAX = 4_096
+"""Requests about leases that wait at the leader."""
+
+LEASE_TICK_S = 0.25
+"""How often the leader looks at its leases."""
+
+LEASE_BEATS = 3
+"""A client keeps a lease alive so often within its TTL."""
+
+LEASE_REVOKE_S = 2.0
+"""How long a client that leaves tries to revoke its lease, which ends by itself if that fails."""
+
+LEASE_READY_S = 5.0
+"""How long a client waits for a cluster that has just begun to come to the version that has leases."""
+
+LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
 
-LEASE_PROPOSE_AGAIN_S: Final = 5.0
+LEASE_PROPOSE_AGAIN_S = 5.0
 """An expiry that was proposed and has not been applied is proposed again after so long."""
 
-LEASE_TICK_GAP_S: Final = 1.0
+LEASE_TICK_GAP_S = 1.0
 """A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
 
 
 # Watches
 
-WATCHES_PER_STREAM_MAX: Final = 20_000
+WATCHES_PER_STREAM_MAX = 20_000
 """Watches of one connection."""
 
-WATCH_STREAM_BYTES_MAX: Final = 4 << 20
+WATCH_STREAM_BYTES_MAX = 4 << 20
 """What waits for one connection, or is on its way to it, before its watches fall behind."""
 
-WATCH_EVENT_OVERHEAD_BYTES: Final = 64
+WATCH_EVENT_OVERHEAD_BYTES = 64
 """What an event counts beside its keys and values."""
 
-WATCH_FRAGMENT_BYTES: Final = 1 << 20
+WATCH_FRAGMENT_BYTES = 1 << 20
 """A revision with more is cut for watches that asked for it."""
 
-WATCH_CATCH_UP_WATCHES: Final = 256
+WATCH_CATCH_UP_WATCHES = 256
 """How many watches that are behind share one page of the history."""
 
 
@@ -942,6 +972,13 @@ _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the w
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
+_check(
+    LEASE_TTL_MIN_S - 1 < 1.5 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS <= LEASE_TTL_MIN_S,
+    "a lease survives an election",
+)
+_check(LEASE_TICK_S * 2 < LEASE_TICK_GAP_S, "a tick that is late is no gap")
+_check(LEASE_LIST_MAX * 8 < KV_ANSWER_BYTES_MAX, "a page of leases fits an answer")
+_check(LEASE_KEEP_MAX * 8 < KV_REQUEST_BYTES_MAX, "a keep-alive is a request")
 _check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
 
 
