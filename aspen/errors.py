@@ -171,7 +171,8 @@ class MemberBehind(AspenError):
 
 
 class QuorumLoss(UsageError):
-    """The change would leave a group that cannot decide. Not executed; it can be forced, and the group may stop then."""
+    """The change would leave a group that cannot decide. Not executed; it can be forced, and the group may stop
+    then."""
 
 
 class AccessDenied(AspenError):

@@ -1008,7 +1008,7 @@ _check(
 _check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
 _check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
 _check(
-    REPLICATION_WRITE_BYTES_MAX + REPLICATION_UNCOMMITTED_BYTES_MAX + 2 * RAFT_ENTRY_BYTES_MAX
+    REPLICATION_WRITE_BYTES_MAX + REPLICATION_UNCOMMITTED_BYTES_MAX + RAFT_ENTRY_BYTES_MAX * 2
     < JOURNAL_BATCH_BYTES_MAX,
     "a journal write fits a batch, whatever one Ready adds",
 )

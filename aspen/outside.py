@@ -358,7 +358,7 @@ class SyncKv:
 
     def delete(
         self,
-        key: bytes,
+        key: bytes = b"",
         end: bytes = b"",
         *,
         prefix: bytes | None = None,

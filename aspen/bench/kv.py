@@ -118,18 +118,24 @@ async def _cluster(folder: Path, members: int) -> AsyncIterator[None]:
         yield
     finally:
         terminate_process(process.process_id)
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while True:
-                if process.exit_code is not None:
-                    return
-                await asyncio.sleep(0.1)
+        await _ended(process)
+
+
+async def _ended(process: Detached) -> None:
+    """Waits until a process has ended."""
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while True:
+            if process.exit_code is not None:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def _figures(kv: Kv, wanted: list[str], seconds: float) -> dict[str, float]:
     found: dict[str, float] = {}
     value = bytes(VALUE_BYTES)
     keys = [b"bench/%05d" % number for number in range(1_000)]
-    await asyncio.gather(*(kv.put(key, value) for key in keys))
+    ranged = [b"range/%05d" % number for number in range(RANGE_KEYS)]
+    await asyncio.gather(*(kv.put(key, value) for key in (*keys, *ranged)))
     for callers in (1, 100, 1_000):
         name = f"put_{callers}_per_s"
         if name in wanted or (callers == 100 and "put_100_p99_ms" in wanted):
@@ -140,7 +146,7 @@ async def _figures(kv: Kv, wanted: list[str], seconds: float) -> dict[str, float
     reads: dict[str, Callable[[int], Awaitable[object]]] = {
         "get_linearizable_100_per_s": lambda n: kv.get(keys[n]),
         "get_serializable_100_per_s": lambda n: kv.get(keys[n], consistency="serializable"),
-        "range_100_per_s": lambda n: kv.range(keys[0], keys[RANGE_KEYS]),
+        "range_100_per_s": lambda n: kv.range(prefix=b"range/"),
     }
     for name, work in reads.items():
         if name in wanted:

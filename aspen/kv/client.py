@@ -214,14 +214,16 @@ class Kv:
 
     async def delete(
         self,
-        key: bytes,
+        key: bytes = b"",
         end: bytes = b"",
         *,
         prefix: bytes | None = None,
         prev_kv: bool = False,
         timeout: float | None = None,
     ) -> DeleteResult:
-        """Deletes a key, or a range as `range` names it. Raises as `put`."""
+        """Deletes a key, or a range as `range` names it; all keys only when it is told so. Raises as `put`."""
+        if not key and prefix is None:
+            raise UsageError("delete() needs a key or a prefix; everything is delete(b'\\0', FROM_KEY)")
         if prefix is not None:
             key, end = _span(key, end, prefix)
         return cast(DeleteResult, await self._write(DeleteRequest(key, end, prev_kv), timeout))

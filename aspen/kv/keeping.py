@@ -10,6 +10,7 @@ What cannot be trusted is removed; the peer brings the state anew, from its log 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from functools import partial
@@ -19,7 +20,7 @@ from aspen.actor import System
 from aspen.errors import StorageCorrupt, StorageError, UsageError
 from aspen.kv.machine import TABLES, Machine
 from aspen.kv.options import StoreOptions
-from aspen.traits import Disk, Lane
+from aspen.traits import Disk, Lane, Storage
 
 log = logging.getLogger("aspen.kv")
 
@@ -39,6 +40,8 @@ class Keeper:
     """See the module."""
 
     machine: Machine
+    storage: Storage
+    """Of the machine; for reading, in the lane."""
 
     def __init__(self, system: System, options: StoreOptions) -> None:
         if system.ports.disk is None:
@@ -59,6 +62,19 @@ class Keeper:
     def run(self, work: Any, *args: Any) -> Awaitable[Any]:
         """Does blocking work with the storage, after what was given before."""
         return self._lodging.lane.run(work, *args)
+
+    async def breathe(self) -> None:
+        """Lets others run."""
+        await asyncio.sleep(0)
+
+    def beside(self, what: str) -> str:
+        """The name of another storage of this member."""
+        return f"{self.name}-{what}"
+
+    def open_beside(self, what: str) -> Storage:
+        """In the lane: another storage, empty."""
+        self._disk.remove_storage(self.beside(what))
+        return self._disk.storage(self.beside(what), TABLES, map_bytes=self._options.map_bytes)
 
     # -- the storage -----------------------------------------------------------------------------------------------
 
@@ -93,7 +109,7 @@ class Keeper:
         return unclean and before is None
 
     def _open(self) -> Machine:
-        storage = self._disk.storage(self.name, TABLES, map_bytes=_map_bytes(self._options.quota_bytes))
+        self.storage = storage = self._disk.storage(self.name, TABLES, map_bytes=self._options.map_bytes)
         try:
             machine = Machine(storage)
         except BaseException:
@@ -136,11 +152,6 @@ class Keeper:
             self.is_failed = True
             if isinstance(error, StorageError):
                 self._options.peer.on_fatal(error)
-
-
-def _map_bytes(quota_bytes: int) -> int:
-    """The room that is reserved: deletes and compaction need pages too when the quota is reached."""
-    return max(quota_bytes * 2, quota_bytes + 64 * 1024 * 1024)
 
 
 class Flusher:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from aspen.actor import Reply, System, defer
+from aspen.actor import Reply, ReplyHandle, System, defer
 from aspen.distributed import pg, whereis_on
 from aspen.errors import (
     BadFrame,
@@ -33,6 +33,7 @@ from aspen.errors import (
     Overloaded,
     StorageCorrupt,
     StorageError,
+    Unknown,
     UsageError,
 )
 from aspen.kv.admin import Admin, needs_leader
@@ -45,7 +46,13 @@ from aspen.kv.options import NAME, StoreOptions
 from aspen.kv.proposing import Proposing
 from aspen.kv.reading import Reading
 from aspen.kv.snapshots import Snapshots
-from aspen.limits import KV_ANSWER_BYTES_MAX, KV_EXCHANGE_S, KV_FLUSH_S, REPLICATION_SNAPSHOT_STEP_S
+from aspen.limits import (
+    KV_ANSWER_BYTES_MAX,
+    KV_COMPACT_STEP_S,
+    KV_EXCHANGE_S,
+    KV_FLUSH_S,
+    REPLICATION_SNAPSHOT_STEP_S,
+)
 from aspen.otp.actor import Actor, call, cast
 from aspen.raft import EntryKind
 from aspen.replication.machine import Committed
@@ -87,6 +94,10 @@ class KvStateMachine(Actor):
         self._me: Any = self.ctx.ref
         self._leader: str | None = None
         self._term = 0
+        self._handed_on: dict[ReplyHandle, None] = {}
+        """Who waits for the answer of a leader elsewhere."""
+        self._compacting = False
+        """Whether `compact_on` is on its way to this actor."""
         self._flushing = self._beginning = False
         """Whether `propose`, `begin_reads` are on their way to this actor."""
         self._keeper = Keeper(self.ctx.system, options)
@@ -100,7 +111,6 @@ class KvStateMachine(Actor):
     async def init(self) -> None:
         """Opens the state, and has the peer bring what is missing."""
         await self._keeper.open()
-        self.snapshots.opened()
         pg.join(NAME)
         machine = self.machine
         await self.peer.attach(self._me, machine.applied[0], machine.synced[0])
@@ -189,7 +199,10 @@ class KvStateMachine(Actor):
             raise NotLeader(f"the leader cannot be reached from here: {error}; not executed", leader) from None
         reply: Reply[Any] = far.exchange(kind, body, hops + 1)
 
+        self._handed_on[handle] = None
+
         def answered(_: object) -> None:
+            self._handed_on.pop(handle, None)
             if reply.error is None:
                 handle.reply((False, reply.value[1]))
             elif isinstance(reply.error, Exception):
@@ -234,6 +247,11 @@ class KvStateMachine(Actor):
         """Who leads."""
         if self.leads and (not is_leader or term != self._term):
             self._writes.lost(leader)
+        if self._handed_on and leader != self._leader:
+            # A leader that is lost may never answer, and its node's end is noticed later than this.
+            handed_on, self._handed_on = self._handed_on, {}
+            for handle in handed_on:
+                handle.fail(Unknown("the leader that it was handed on to does not lead any more"))
         if is_leader and not self.leads:
             self._chores.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
@@ -278,18 +296,18 @@ class KvStateMachine(Actor):
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S)
     async def restore_begin(self, index: int, term: int) -> None:
         """A snapshot is coming."""
-        await self.snapshots.restore_begin()
+        await self.snapshots.begin_restore()
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=(StorageCorrupt,))
     async def restore_chunk(self, number: int, data: bytes) -> None:
         """The next chunk of it."""
-        await self.snapshots.restore_chunk(data)
+        await self.snapshots.add(number, data)
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=(StorageCorrupt,))
     async def restore_finish(self) -> int:
         """Puts it in the place of the state; what is applied then."""
         await self._flusher.finish()
-        await self.snapshots.restore_finish()
+        await self.snapshots.finish_restore()
         applied: int = self.machine.applied[0]
         self._reads.applied(applied)
         return applied
@@ -317,6 +335,21 @@ class KvStateMachine(Actor):
             for command in self._chores.due(self.machine, self.ctx.now_ns()):
                 self._writes.add([command], len(command), _OWN)
             self._writes.propose()
+        self._compact_step()
+
+    def _compact_step(self) -> None:
+        """Takes out some of what compactions have given up, and goes on after a pause when there is more."""
+        more = self.machine.compact_step()
+        self._flusher.changed()
+        if more and not self._compacting:
+            self._compacting = True
+            self.ctx.call_after(KV_COMPACT_STEP_S, self._me.compact_on)
+
+    @cast
+    def compact_on(self) -> None:
+        """The pause is over."""
+        self._compacting = False
+        self._compact_step()
 
     async def terminate(self, reason: object) -> None:
         """Writes what was applied, and closes the storage. After a crash the next member starts from what was

@@ -19,6 +19,7 @@ from aspen.raft.types import (
     NOBODY,
     Configuration,
     Entry,
+    EntryKind,
     HardState,
     Leadership,
     MemberId,
@@ -59,6 +60,7 @@ class State:
         "_leadership_given",
         "_lease_void",
         "_log",
+        "_member_less",
         "_messages",
         "_number",
         "_options",
@@ -160,6 +162,10 @@ class State:
         self._after_sync: list[Message] = []
         self._snapshot: SnapshotMeta | None = None
 
+        if restored.configuration is None:
+            between = self._log.entries[: self._log.applied - self._log.offset]
+            if any(entry.kind == EntryKind.CONFIGURATION for entry in between):
+                raise UsageError("the configuration changed since the snapshot: give the one in force at `applied`")
         self._set_configuration(restored.configuration or restored.snapshot.configuration)
         self._draw_timeout()
 
@@ -170,6 +176,8 @@ class State:
         if problem:
             raise InvariantBroken(f"{configuration} is no configuration: {problem}")
         self._configuration = configuration
+        self._member_less = not configuration.members
+        """It was never told who the members are."""
         self._groups: tuple[frozenset[MemberId], ...] = (
             (configuration.voters, configuration.outgoing) if configuration.joint else (configuration.voters,)
         )

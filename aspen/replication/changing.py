@@ -1,7 +1,7 @@
 """Changes of the members: what is asked of the core, and when whoever asked gets an answer.
 
-A change is a configuration entry like any other: one at a time, proposed by the leader, in force when applied. Its context
-says what it does to the table of members.
+A change is a configuration entry like any other: one at a time, proposed by the leader, in force when applied. Its
+context says what it does to the table of members.
 """
 
 from __future__ import annotations

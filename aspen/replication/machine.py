@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeAlias
 from aspen.wire import message
 
 Committed: TypeAlias = tuple[int, int, int, bytes]
-"""(index, term, kind, data). `kind` is that of `aspen.raft.EntryKind`; only NORMAL ones with data hold commands, but each
-counts as applied."""
+"""(index, term, kind, data). `kind` is that of `aspen.raft.EntryKind`; only NORMAL ones with data hold commands, but
+each counts as applied."""
 
 
 @message(type_id="aspen.replication.proposal")

@@ -4,8 +4,8 @@ The table is replicated: each change of the configuration carries, as its contex
 a change that is in the table already changes nothing, so it may be kept ahead of the log and replayed.
 
 Beside it stands what this member alone knows: the disk and the latest boot of each member that it has heard. They are
-written before anything that such a boot says is acted upon. A disk that differs, or a boot that fell, is a disk that was
-lost, with the votes that were on it: whoever speaks from it is not believed.
+written before anything that such a boot says is acted upon. A disk that differs, or a boot that fell, is a disk that
+was lost, with the votes that were on it: whoever speaks from it is not believed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The directory of a member: opened, made for a new one, left by a former one. All of it blocks: in the lane.
 
-A lane and the journal in it outlive the peer that opened them: a peer that is killed may leave a write on its way, and the
-next one must come after it. So both are lodged with the node, by group.
+A lane and the journal in it outlive the peer that opened them: a peer that is killed may leave a write on its way, and
+the next one must come after it. So both are lodged with the node, by group.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ class PeerOptions:
     """The defaults are for production; simulation makes things small."""
 
     voters: tuple[str, ...] = ()
-    """The nodes that are the first voters, by id or by name: the same on every one of them. Empty: this node alone. Only
-    looked at when the directory is empty; a node that is not among them then waits to be added."""
+    """The nodes that are the first voters, by id or by name: the same on every one of them. Empty: this node alone.
+    Only looked at when the directory is empty; a node that is not among them then waits to be added."""
     waits: bool = False
     """With an empty directory, wait to be added, whatever `voters` says."""
     token: str = ""
@@ -50,8 +50,8 @@ class PeerOptions:
     """Chunks of a snapshot on their way to one member."""
     journal: JournalOptions = field(default_factory=JournalOptions)
     on_fatal: Callable[[BaseException], object] = _nothing
-    """Told when the device has failed, before the peer ends itself: the node is to end with an exit code of its own, and
-    not to be started again before somebody has looked."""
+    """Told when the device has failed, before the peer ends itself: the node is to end with an exit code of its own,
+    and not to be started again before somebody has looked."""
 
     @property
     def election_s(self) -> float:

@@ -197,7 +197,8 @@ class Running:
             self.snapshots_wanted[member] = None
 
     def written(self) -> None:
-        """Takes what a write has made durable, if one has ended. Raises StorageFailed, and then the member is to end."""
+        """Takes what a write has made durable, if one has ended. Raises StorageFailed, and then the member is to
+        end."""
         written = self.seat.writer.collect()
         if written is None:
             return
@@ -300,7 +301,7 @@ class Running:
         self.feeder.reset(meta.index, meta.index)
         return begins_anew
 
-    # -- time ----------------------------------------------------------------------------------------------------------
+    # -- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, *, may_campaign: bool) -> None:
         """Lets a tick pass. A member that may not campaign, as its machine is not fit to lead, only stops to wait."""

@@ -8,17 +8,17 @@
     END(count)               ->     the core stands still, the machine takes the new state, the log begins anew
                              <-     DONE(index), or DONE(0)
 
-Chunks take the reliable lane, at most a window of them at a time, and carry a checksum of their own. What is lost with a
-session is sent again from where the receiver is. Either end gives up after a silence.
+Chunks take the reliable lane, at most a window of them at a time, and carry a checksum of their own. What is lost with
+a session is sent again from where the receiver is. Either end gives up after a silence.
 """
 
 from __future__ import annotations
 
 import logging
+import struct
 import zlib
 from enum import IntEnum
 from struct import Struct
-from struct import error as StructError
 from typing import Any, Final
 
 from aspen import wire
@@ -74,7 +74,7 @@ def stream_of(body: bytes) -> tuple[Op, int]:
         op = Op(body[0])
         fields: Any = _CHUNK.unpack_from(body)[1:] if op is Op.CHUNK else wire.decode(body[1:])
         stream = fields[0]
-    except (ValueError, IndexError, TypeError, KeyError, StructError) as error:
+    except (ValueError, IndexError, TypeError, KeyError, struct.error) as error:
         raise BadFrame("a message about a snapshot cannot be read") from error
     if not isinstance(stream, int):
         raise BadFrame("a message about a snapshot has no number")
@@ -210,7 +210,7 @@ class SnapshotReceiver(Actor):
         self._next = 0
         self._is_over = False
         self._heard_ns = self.ctx.now_ns()
-        self.ctx.link(machine)
+        self.ctx.monitor(machine)  # No link: that would end the machine with a transfer.
         self.ctx.continue_("begin")
         self.ctx.every(REPLICATION_SNAPSHOT_RESEND_S, "tick")
 
@@ -259,7 +259,9 @@ class SnapshotReceiver(Actor):
         self.ctx.stop()
 
     def handle_info(self, message: object) -> None:
-        """A tick."""
+        """A tick; or the machine has ended."""
+        if message != "tick":
+            self.ctx.stop()
         if self.ctx.now_ns() - self._heard_ns >= _SILENCE_NS:
             log.warning("the sender of a snapshot at %d has fallen silent; it is given up", self._offer.index)
             self.ctx.stop()

@@ -7,6 +7,7 @@ thesis.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from aspen.raft import (
     Configuration,
     ConfigurationChange,
     Entry,
+    EntryKind,
     HardState,
     Message,
     MessageKind,
@@ -25,6 +27,7 @@ from aspen.raft import (
     Role,
     SnapshotMeta,
     Step,
+    encode_change,
 )
 from tests.raft import planted
 from tests.raft.network import Network
@@ -467,6 +470,15 @@ def test_a_disk_that_contradicts_itself_is_a_broken_invariant() -> None:
     ):
         with pytest.raises(InvariantBroken):
             Raft(Options(id=1), restored, random.Random(0))
+
+
+def test_a_start_with_an_outdated_configuration_is_refused() -> None:
+    change = ConfigurationChange(((Step.ADD_LEARNER, 4),))
+    entry = Entry(1, 1, EntryKind.CONFIGURATION, encode_change(change))
+    outdated = Restored(HardState(1, 0, 1), SnapshotMeta(0, 0, THREE), entries=(entry,), applied=1)
+    with pytest.raises(UsageError):
+        Raft(Options(id=1), outdated, random.Random(0))
+    Raft(Options(id=1), replace(outdated, configuration=THREE), random.Random(0))
 
 
 def test_a_machine_that_is_ahead_of_its_log_begins_after_it() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import aspen.sim
 from aspen import AspenError, kill, whereis
-from aspen.errors import NotLeader, Overloaded, ProposalDropped
+from aspen.errors import NotLeader, Overloaded
 from aspen.journal import JournalOptions
 from aspen.replication.options import PeerOptions
 from aspen.replication.peer import RaftPeer

@@ -1,10 +1,10 @@
 """What must hold of members at every instant, over all of them and for ever: Raft's promises, on real peers.
 
-    leader          one leader a term
-    committed       one entry an index, whoever commits it, in whatever incarnation
-    backwards       neither term nor commit index of an incarnation falls; the durable term of a disk never does
-    unsynced        a leader counts for a member only what that member has made durable
-    state           equal states at equal indices
+leader          one leader a term
+committed       one entry an index, whoever commits it, in whatever incarnation
+backwards       neither term nor commit index of an incarnation falls; the durable term of a disk never does
+unsynced        a leader counts for a member only what that member has made durable
+state           equal states at equal indices
 """
 
 from __future__ import annotations
