@@ -236,6 +236,10 @@ class LeaseExists(KvError):
     """There is a lease of that id. Nothing was changed: choose another id, or let the store choose."""
 
 
+class LeaseLost(AspenError):
+    """It is not certain any more that a lease has not ended: give up what it protects."""
+
+
 class LeasesFull(KvError):
     """There are as many leases as there may be. Nothing was changed: try again when some have ended."""
 

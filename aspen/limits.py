@@ -799,6 +799,9 @@ KV_COMPACT_SAMPLES_MAX = 16
 KV_TICK_S = 0.5
 """How often a member sees what is due: compaction, scrub, sessions, alarms."""
 
+KV_VERSIONS_S = 2.0
+"""How long a leader waits for all members to tell which versions they know."""
+
 KV_COMPACT_STEP_S = 0.02
 """Pause between two steps of a compaction or a scrub."""
 

@@ -549,6 +549,7 @@ _ERRORS: Final[dict[int, tuple[type[KvError], str]]] = {
     ErrorCode.LEASE_NOT_FOUND: (LeaseNotFound, "there is no lease {number}; grant one first"),
     ErrorCode.LEASE_EXISTS: (LeaseExists, "there is a lease {number} already; choose another id, or none"),
     ErrorCode.LEASE_TTL_TOO_LARGE: (BadRequest, "a lease lives at most {number} s"),
+    ErrorCode.LEASE_KEYS_TOO_MANY: (BadRequest, "the keys of lease {number} do not fit an answer; ask without them"),
     ErrorCode.LEASES_FULL: (LeasesFull, "there are {number} leases, the most; try again when some have ended"),
     ErrorCode.NO_SPACE: (NoSpace, "the keyspace has reached its quota; delete and compact, or raise the quota"),
     ErrorCode.TRANSACTION_TOO_OLD: (

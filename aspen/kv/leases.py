@@ -119,6 +119,10 @@ class Leases:
         """Begins to keep what changes, for `take_changes`."""
         self._changes = []
 
+    def unfollow(self) -> None:
+        """Keeps what changes no more."""
+        self._changes = None
+
     def take_changes(self) -> list[LeaseChange]:
         """What changed since the last time, in order; empty unless `follow` was called."""
         changes = self._changes

@@ -192,6 +192,11 @@ class Machine:
         return self._applied
 
     @property
+    def cluster_version(self) -> int:
+        """The version that the cluster has come to."""
+        return self._cluster_version
+
+    @property
     def visible(self) -> tuple[int, int]:
         """Index and term of the last entry that is committed to the storage."""
         return self._visible

@@ -47,6 +47,7 @@ class ErrorCode(IntEnum):
     LEASE_EXISTS = 32
     LEASE_TTL_TOO_LARGE = 33
     LEASES_FULL = 34
+    LEASE_KEYS_TOO_MANY = 35
 
 
 class Kind(IntEnum):
