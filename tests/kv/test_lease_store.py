@@ -26,6 +26,13 @@ async def wait_gone(kv: Kv, key: bytes, timeout_s: float) -> float:
     return loop.time() - began
 
 
+async def led(stores: Stores) -> str:
+    """Waits for a leader."""
+    while (leader := stores.leader()) is None:
+        await asyncio.sleep(0.1)
+    return leader
+
+
 def test_a_lease_is_granted_told_of_and_revoked() -> None:
     async def scenario(stores: Stores) -> None:
         async def work(kv: Kv) -> None:
@@ -103,8 +110,7 @@ def test_a_kept_lease_outlives_leaders() -> None:
                     return "lost"
             return "held"
 
-        leader = stores.leader()
-        assert leader is not None
+        leader = await led(stores)
         holder = next(name for name in stores.cluster.nodes if name != leader)
         held = asyncio.ensure_future(stores.on(holder, hold))
         for _ in range(3):
@@ -126,8 +132,7 @@ def test_leases_end_though_the_leader_changes_again_and_again() -> None:
             await kv.put(b"a", b"", lease=lease)
             return lease
 
-        leader = stores.leader()
-        assert leader is not None
+        leader = await led(stores)
         await stores.on(leader, grant)
         stores.cluster.crash(leader)
         await stores.boot(leader)
