@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeVar
 from aspen import wire
 from aspen.errors import AspenError, BadFrame, NotReachable, UsageError
 from aspen.io import RealRandom
+from aspen.io.clock import RealClock
 from aspen.io.keys import config_dir as default_directory
 from aspen.io.loop_thread import LoopThread
 from aspen.io.nodes import NodeRecord, nodes
@@ -260,6 +261,7 @@ async def open_outside(where: str, config_dir: str | PathLike[str] | None, timeo
         RealRandom().rng("kv.client").random,
         timeout=timeout,
         exactly_once=exactly_once,
+        boot_ns=RealClock.boot_ns,
     )
     try:
         await kv.connect(timeout)

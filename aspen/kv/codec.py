@@ -24,7 +24,9 @@ from aspen.errors import (
     FutureRevision,
     KeyNotFound,
     KvError,
+    LeaseExists,
     LeaseNotFound,
+    LeasesFull,
     NoSpace,
     SessionsFull,
     SessionWindow,
@@ -32,6 +34,8 @@ from aspen.errors import (
     Unknown,
     Unsupported,
 )
+from aspen.kv import lease_codec
+from aspen.kv.lease_codec import LEASE_KINDS
 from aspen.kv.types import (
     Alarm,
     AlarmRequest,
@@ -242,6 +246,8 @@ def _encode_request(request: Request) -> tuple[int, bytes]:
             return Kind.QUOTA, _U64.pack(size_bytes)
         case ClusterVersionRequest(version):
             return Kind.CLUSTER_VERSION, _U64.pack(version)
+        case _:
+            return lease_codec.encode_request(request)
 
 
 _PLAIN: Final = bytes(_RANGE.size - _U32.size)
@@ -413,6 +419,8 @@ def _decode_other(kind: int, body: bytes) -> Request:
             return QuotaRequest(*_U64.unpack(body))
         case Kind.CLUSTER_VERSION:
             return ClusterVersionRequest(*_U64.unpack(body))
+    if kind in LEASE_KINDS:
+        return lease_codec.decode_request(kind, body)
     raise ValueError(f"kind {kind} is unknown")
 
 
@@ -442,6 +450,8 @@ def encode_result(result: Result) -> bytes:
             return _SIMPLE.pack(_R_SESSION, session)
         case Done(number):
             return _SIMPLE.pack(_R_DONE, number)
+        case _:
+            return lease_codec.encode_result(result)
 
 
 def found(revision: int, kv: KeyValue | None) -> bytes:
@@ -538,7 +548,7 @@ def _decode_result(data: bytes, at: int, stop: int, depth: int) -> tuple[Result,
             return SessionResult(_SIMPLE.unpack_from(data, at)[1]), at + _SIMPLE.size
         case 8:
             return Done(_SIMPLE.unpack_from(data, at)[1]), at + _SIMPLE.size
-    raise ValueError(f"results of kind {kind} are unknown")
+    return lease_codec.decode_result(data, at, stop)
 
 
 def _decode_txn_result(data: bytes, at: int, stop: int, depth: int) -> tuple[TxnResult, int]:
@@ -575,6 +585,10 @@ _ERRORS: Final[dict[int, tuple[type[KvError], str]]] = {
     ErrorCode.COMPACTED: (Compacted, "the revision is compacted; {number} is the oldest that can be read"),
     ErrorCode.FUTURE_REVISION: (FutureRevision, "the revision is not there yet; {number} is the current one"),
     ErrorCode.LEASE_NOT_FOUND: (LeaseNotFound, "there is no lease {number}; grant one first"),
+    ErrorCode.LEASE_EXISTS: (LeaseExists, "there is a lease {number} already; choose another id, or none"),
+    ErrorCode.LEASE_TTL_TOO_LARGE: (BadRequest, "a lease lives at most {number} s"),
+    ErrorCode.LEASE_KEYS_TOO_MANY: (BadRequest, "the keys of lease {number} do not fit an answer; ask without them"),
+    ErrorCode.LEASES_FULL: (LeasesFull, "there are {number} leases, the most; try again when some have ended"),
     ErrorCode.NO_SPACE: (NoSpace, "the keyspace has reached its quota; delete and compact, or raise the quota"),
     ErrorCode.TRANSACTION_TOO_OLD: (
         TransactionTooOld,

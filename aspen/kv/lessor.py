@@ -48,6 +48,8 @@ class LeaseRecord(NamedTuple):
     ttl_s: int
     remaining_s: int = 0
     """What a checkpoint says is left; 0: there is none, the whole TTL."""
+    granted: int = 0
+    """Log index of its grant: another lease may have had the id before."""
 
 
 class Due(NamedTuple):
@@ -60,10 +62,11 @@ class Due(NamedTuple):
 
 
 class _Lease:
-    __slots__ = ("checkpoint_ns", "deadline_ns", "expiring_ns", "queued_ns", "ttl_ns")
+    __slots__ = ("checkpoint_ns", "deadline_ns", "expiring_ns", "granted", "queued_ns", "ttl_ns")
 
-    def __init__(self, ttl_ns: int) -> None:
+    def __init__(self, ttl_ns: int, granted: int) -> None:
         self.ttl_ns = ttl_ns
+        self.granted = granted
         self.deadline_ns = 0
         self.queued_ns = 0
         """When the one entry of this lease in the heap is looked at: at or before anything is to be done about it."""
@@ -104,7 +107,7 @@ class Lessor:
         self._leading = True
         self._last_ns, self._lost_ns = now_ns, 0
         for record in leases:
-            lease = self._leases[record.lease] = _Lease(record.ttl_s * _SECOND_NS)
+            lease = self._leases[record.lease] = _Lease(record.ttl_s * _SECOND_NS, record.granted)
             if record.remaining_s:
                 self._checkpointed.add(record.lease)
             self._extend(lease, record.remaining_s * _SECOND_NS or lease.ttl_ns, now_ns)
@@ -118,13 +121,13 @@ class Lessor:
         self._checkpointed.clear()
         self._heap.clear()
 
-    def granted(self, lease_id: int, ttl_s: int, now_ns: int) -> None:
-        """A grant was applied."""
+    def granted(self, lease_id: int, ttl_s: int, now_ns: int, index: int = 0) -> None:
+        """A grant was applied, from the log entry `index`."""
         if not self._leading:
             return
         if ttl_s <= 0:
             raise InvariantBroken(f"lease {lease_id} was granted with a TTL of {ttl_s} s")
-        lease = self._leases[lease_id] = _Lease(ttl_s * _SECOND_NS)
+        lease = self._leases[lease_id] = _Lease(ttl_s * _SECOND_NS, index)
         self._extend(lease, lease.ttl_ns, now_ns)
         self._push(lease_id, lease)
 
@@ -143,11 +146,31 @@ class Lessor:
         lease = self._leases.get(lease_id)
         if lease is None or lease.expiring_ns is not None:
             return 0
-        self._extend(lease, lease.ttl_ns, received_ns)
+        if self._judged(received_ns) + lease.ttl_ns + _drift(lease.ttl_ns) > lease.deadline_ns:
+            # One that came later may have been looked at before.
+            self._extend(lease, lease.ttl_ns, received_ns)
         return lease.ttl_ns // _SECOND_NS
 
+    def ttl_s(self, lease_id: int) -> int:
+        """The TTL that a lease was granted; 0: it is gone, or on its way to be."""
+        lease = self._leases.get(lease_id)
+        return 0 if lease is None or lease.expiring_ns is not None else lease.ttl_ns // _SECOND_NS
+
+    def granted_s(self, lease_id: int) -> int:
+        """The TTL of a lease that is there, on its way out or not."""
+        return self._leases[lease_id].ttl_ns // _SECOND_NS
+
+    def grant_index(self, lease_id: int) -> int:
+        """The log index of the grant of a lease that is there."""
+        return self._leases[lease_id].granted
+
+    def ids(self) -> Iterable[int]:
+        """All leases, in no order."""
+        return self._leases.keys()
+
     def must_clear(self, lease_id: int) -> bool:
-        """Whether a checkpoint of the lease is in the log: the next leader would give it less than a whole TTL."""
+        """Whether a checkpoint of the lease is in the log, or on its way there: the next leader would give it less than
+        a whole TTL."""
         return lease_id in self._checkpointed
 
     def checkpointed(self, lease_id: int, remaining_s: int) -> None:
@@ -206,6 +229,7 @@ class Lessor:
                 if lease.checkpoint_ns and lease.checkpoint_ns <= judged_ns:
                     left_ns = lease.deadline_ns - judged_ns - _drift(lease.ttl_ns)
                     checkpoints.append((lease_id, max(1, -(-left_ns // _SECOND_NS))))
+                    self._checkpointed.add(lease_id)
                     lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS
                 lease.queued_ns = _next(lease)
             again.append((lease.queued_ns, lease_id))

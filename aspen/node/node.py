@@ -137,11 +137,12 @@ class Node:
     def _checked_settings(self) -> dict[str, dict[str, Any]]:
         """The settings of every application that will run, by name."""
         settings: dict[str, dict[str, Any]] = {}
-        if self.store is not None:
-            settings[self.store.name] = self.node_config.store_settings()
         for planned in self.plan:
             for app in order_of(planned.app):
                 settings[app.name] = check_settings(app.name, app.env, self.node_config)
+        if self.store is not None:
+            settings[self.store.name] = self.node_config.store_settings()
+        for planned in self.plan:
             settings[planned.app.name].update(planned.settings)
         for name in self.node_config.apps:
             if name not in settings:
@@ -256,7 +257,7 @@ class Node:
     def plan_with_settings(self) -> list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]]:
         """What `Applications` is to start: each application with its kind, and the settings of all, by name."""
         store: list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]] = []
-        if self.store is not None:
+        if self.store is not None and all(planned.app is not self.store for planned in self.plan):
             store.append((self.store, "permanent", self.settings))
         return store + [(planned.app, planned.kind, self.settings) for planned in self.plan]
 
