@@ -32,6 +32,7 @@ from aspen.io.keys import (
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat, peers
 from aspen.io.process import spare_collections
+from aspen.io.real_disk import RealDisk
 from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
 from aspen.io.zmq_peers import ZmqPeers
@@ -134,7 +135,8 @@ def _run_on(
     seat = NodeSeat(directory, config.name)
     loop = runner.get_loop()
     transport = ZmqTransport(loop)
-    ports = real_ports(loop, transport=transport)
+    disk = RealDisk(Path(config.data_dir) if config.data_dir else directory / "data" / config.name)
+    ports = real_ports(loop, transport=transport, disk=disk)
     try:
         node = Node(
             config,
@@ -170,6 +172,7 @@ def _run_on(
     finally:
         transport.close()
         ports.offload.close()
+        disk.close()
         seat.close()
 
 

@@ -17,10 +17,11 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.cli.reach import names_like, reach
 from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir
-from aspen.node.node import root_cause
+from aspen.node.heart import EXIT_STORAGE
+from aspen.node.node import failed_storage, root_cause
+from aspen.reach import names_like, reach
 from aspen.shell import NodeClient
 from aspen.types import printable
 
@@ -31,6 +32,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_REACHABLE: Final = 3
 NOT_ALLOWED: Final = 4
+STORAGE: Final = EXIT_STORAGE
 INTERRUPTED: Final = 130
 
 _LINE_ENDS: Final = "\n"
@@ -130,6 +132,8 @@ def exit_code_of(error: BaseException) -> int:
         return USAGE
     if isinstance(error, NotReachable | NoConnection):
         return NOT_REACHABLE
+    if failed_storage(error):
+        return STORAGE
     return NOT_ALLOWED if isinstance(error, AccessDenied) else FAILED
 
 

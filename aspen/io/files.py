@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from aspen.errors import ConfigError
+from aspen.errors import ConfigError, UsageError
 
 CONFIG_BYTES_MAX: Final = 1_000_000
 
@@ -41,6 +44,27 @@ def replace_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None
+def read_bytes(path: Path, size_bytes_max: int) -> bytes:
+    """All of a file.
+
+    Raises:
+        UsageError: it cannot be read, or is larger than that.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(size_bytes_max + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > size_bytes_max:
+        raise UsageError(f"{path} has more than {size_bytes_max} bytes, the most")
+    return data
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder, removed with all that is in it when the context is left."""
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def make_folder(path: Path) -> None:

@@ -14,7 +14,7 @@ from aspen.errors import DiskFull, StorageFailed, UsageError
 _ZEROS: Final = bytes(1 << 20)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
-"""One system call that writes and syncs, where the system has it: a thread that returns from one waits for the GIL once."""
+"""One system call that writes and syncs, where the system has it: a thread waits for the GIL once, and not twice."""
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from aspen.raft.types import Entry, HardState, SnapshotMeta
+from aspen import limits
+from aspen.raft import Entry, HardState, SnapshotMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +22,16 @@ class Identity:
     boots: int = 0
     """How often the directory has been opened, this time included. Peers that have seen a larger one know that it lost
     its disk."""
+    salt: int = 0
+    """64 random bits that clients do not know: in every batch, so that nothing they store can pass for one."""
 
 
 @dataclass(slots=True)
 class Batch:
     """What is written at one stroke: all of it is there after a crash, or none.
 
-    In this order: `snapshot` first, then `entries`.
+    In this order: `snapshot` first, then `entries`, then `refill`: as `aspen.raft.Ready` has them. A batch is always
+    synced; what needs no sync (`Ready.must_sync`) goes into the next one that does.
     """
 
     hard_state: HardState | None = None
@@ -41,11 +43,13 @@ class Batch:
     has no entry of that index and term, all of it goes (an installed snapshot)."""
     members: bytes | None = None
     """The table of members: bytes that mean nothing here. None: as before."""
+    refill: Sequence[Entry] = ()
+    """Entries, fetched from a peer, that take the place of rotten ones of the same index and term."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """An entry whose bytes have rotted. It keeps its place in the log; `Journal.refill` mends it."""
+    """An entry whose bytes have rotted. It keeps its place in the log until it is refilled."""
 
     index: int
     term: int
@@ -63,8 +67,8 @@ class Recovered:
     """The latest mark; index 0 with the initial configuration when there was none."""
     members: bytes
     entries: list[Entry]
-    """All after `snapshot.index`, in order without a gap. Those named in `damage` stand with empty data, and with term
-    0 where that is unknown: they must not be applied or sent, and the member must not vote, before they are refilled."""
+    """All after `snapshot.index`, in order without a gap. Those in `damage` stand with empty data, and with term 0
+    where that is unknown: before they are refilled they must not be applied or sent, and the member must not vote."""
     damage: tuple[Damage, ...] = ()
     clean: bool = True
     """Whether it was closed in order the time before. If not, verify the stores beside it."""
@@ -76,5 +80,7 @@ class Recovered:
 class JournalOptions:
     """How a journal lays out its files."""
 
-    segment_bytes: int = 16 * 1024 * 1024
+    segment_bytes: int = limits.JOURNAL_SEGMENT_BYTES
     """Size of a segment file, unless one batch needs more. Simulations take a small one."""
+    log_bytes_max: int = limits.JOURNAL_LOG_BYTES_MAX
+    """What the segments may hold together before a batch is refused."""

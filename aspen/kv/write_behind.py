@@ -171,6 +171,18 @@ class WriteBehind:
             elif last is not None:
                 start = last + b"\0"
 
+    def first_stored(self, table: str, start: bytes, stop: bytes) -> Row | None:
+        """The first row of `[start, stop)` of what the storage has alone."""
+        reader = self._reader or self._read()
+        first = getattr(reader, "first", None)
+        if first is None:
+            return next(self.scan_stored(table, start, stop), None)
+        try:
+            row: Row | None = first(table, start, stop)
+        except ReadTooOld:
+            return next(self.scan_stored(table, start, stop), None)
+        return None if row is None else (row[0], unseal(table, *row))
+
     def freeze(self, mark: Any = None) -> Flush | None:
         """Takes the changes aside; None: there are none. Raises InvariantBroken: one flush is under way."""
         if self._flush is not None:

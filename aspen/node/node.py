@@ -17,14 +17,25 @@ from typing import Any, Final
 
 import aspen
 from aspen import limits
-from aspen.actor import Process, System, make_ref
+from aspen.actor import Process, System, make_ref, system_of_loop
 from aspen.distributed import Joining, NodeInfo, distribution_of
 from aspen.distributed.joining import Join, JoinBook, TakenIn
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
-from aspen.errors import AspenError, CallTimeout, ConfigError, StartFailed, UsageError
+from aspen.errors import (
+    AspenError,
+    CallTimeout,
+    ConfigError,
+    DirectoryRefused,
+    StartFailed,
+    StorageCorrupt,
+    StorageError,
+    StorageFailed,
+    UsageError,
+)
 from aspen.node.addresses import is_loopback, is_wildcard
 from aspen.node.config import NodeConfig, check_settings
-from aspen.node.loading import load_object
+from aspen.node.heart import EXIT_STORAGE
+from aspen.node.loading import load_application, load_object
 from aspen.node.reports import Reports
 from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
@@ -37,6 +48,8 @@ log = logging.getLogger("aspen.node")
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+_NODE: Final = "aspen.node"
+_CAUSES_MAX: Final = 32
 
 NO_SECRET: Final = Secret("")
 
@@ -88,6 +101,8 @@ class Node:
         self.joining = joining
         """How it takes part in a cluster, if it does."""
         self.plan = tuple(plan)
+        self.store = load_application(self.node_config.kv_application) if self.node_config.kv_enabled else None
+        """The application that is its member of the replicated store, if it has one. It starts before the others."""
         self.curve_secret_z85 = curve_secret_z85
         self._trusted = authorize
         self._trust = trust
@@ -104,6 +119,7 @@ class Node:
             node=joining.node_id if joining else "",
             strict_messages=self.node_config.strict_messages,
         )
+        self.system.tables[_NODE] = self
         self.settings = self._checked_settings()
         self.address = ""
         self.started = False
@@ -120,6 +136,8 @@ class Node:
     def _checked_settings(self) -> dict[str, dict[str, Any]]:
         """The settings of every application that will run, by name."""
         settings: dict[str, dict[str, Any]] = {}
+        if self.store is not None:
+            settings[self.store.name] = self.node_config.store_settings()
         for planned in self.plan:
             for app in order_of(planned.app):
                 settings[app.name] = check_settings(app.name, app.env, self.node_config)
@@ -236,7 +254,10 @@ class Node:
 
     def plan_with_settings(self) -> list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]]:
         """What `Applications` is to start: each application with its kind, and the settings of all, by name."""
-        return [(planned.app, planned.kind, self.settings) for planned in self.plan]
+        store: list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]] = []
+        if self.store is not None:
+            store.append((self.store, "permanent", self.settings))
+        return store + [(planned.app, planned.kind, self.settings) for planned in self.plan]
 
     # -- what its tree tells it ---------------------------------------------------------------------------
 
@@ -249,7 +270,16 @@ class Node:
             extra={"aspen": {"event": "application_ended", "application": name, "reason": describe_reason(reason)}},
         )
         self.ended_in_order = False
-        self.request_stop(EXIT_FAILED)
+        self.request_stop(EXIT_STORAGE if failed_storage(reason) else EXIT_FAILED)
+
+    def storage_failed(self, error: StorageError) -> None:
+        """The disk failed, or what is on it cannot be trusted: the node stops, and is not to be started again before
+        someone has seen to that disk."""
+        log.critical(
+            "%s; the node stops", error, extra={"aspen": {"event": "storage_failed", "error": describe_reason(error)}}
+        )
+        self.ended_in_order = False
+        self.request_stop(EXIT_STORAGE)
 
     def bound(self, address: str) -> None:
         """The control port is open at this address."""
@@ -373,6 +403,25 @@ async def _foreground(main: Awaitable[int | None]) -> int | None:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def failed_storage(reason: object) -> bool:
+    """Whether something ended because a disk failed, or holds what cannot be trusted."""
+    for _ in range(_CAUSES_MAX):
+        if isinstance(reason, StorageFailed | StorageCorrupt | DirectoryRefused):
+            return True
+        if not isinstance(reason, BaseException):
+            return False
+        reason = reason.__cause__ or getattr(reason, "reason", None)
+    return False
+
+
+def storage_failed(error: BaseException) -> None:
+    """Tells the node that this code runs on that its disk has failed: see `Node.storage_failed`."""
+    node: Node | None = system_of_loop().tables.get(_NODE)
+    if node is not None:
+        failed = error if isinstance(error, StorageError) else StorageFailed(describe_reason(error))
+        node.storage_failed(failed)
 
 
 def root_cause(error: AspenError) -> AspenError:

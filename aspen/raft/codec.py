@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from struct import Struct
-from struct import error as StructError
 from typing import Final
 
 from aspen.errors import BadFrame
@@ -70,7 +70,7 @@ def decode_message(frame: bytes) -> Message:
     """
     try:
         format_, kind, flags, to, sender, term, index, log_term, commit, hint, size, count = _MESSAGE.unpack_from(frame)
-    except StructError as error:
+    except struct.error as error:
         raise BadFrame("a consensus message is cut short") from error
     if format_ != FORMAT:
         raise BadFrame(f"a consensus message has format {format_}; this node knows {FORMAT}")
@@ -87,7 +87,7 @@ def decode_message(frame: bytes) -> Message:
     for place in range(index + 1, index + 1 + count):
         try:
             entry_term, entry_kind, length = _ENTRY.unpack_from(frame, at)
-        except StructError as error:
+        except struct.error as error:
             raise BadFrame("a consensus message is cut short") from error
         at += _ENTRY.size
         if entry_kind >= len(_ENTRY_KINDS) or length > RAFT_ENTRY_BYTES_MAX or not before <= entry_term <= term:
@@ -142,7 +142,7 @@ def decode_change(data: bytes) -> ConfigurationChange:
         if at + size != len(data):
             raise BadFrame("a change of the configuration has another length than it says")
         return ConfigurationChange(tuple(steps), Transition(transition), data[at:])
-    except (StructError, ValueError) as error:
+    except (struct.error, ValueError) as error:
         raise BadFrame("a change of the configuration cannot be read") from error
 
 
@@ -165,7 +165,7 @@ def decode_configuration(data: bytes) -> Configuration:
     """
     try:
         format_, auto_leave, *counts = _CONFIGURATION.unpack_from(data)
-    except StructError as error:
+    except struct.error as error:
         raise BadFrame("a configuration is cut short") from error
     if format_ != FORMAT or auto_leave > 1 or max(counts) > RAFT_MEMBERS_MAX:
         raise BadFrame("a configuration has another format, or is too large")

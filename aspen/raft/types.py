@@ -32,7 +32,7 @@ class EntryKind(IntEnum):
 class Entry(NamedTuple):
     """One entry of the log."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     term: int
     kind: EntryKind = EntryKind.NORMAL
     data: bytes = b""
@@ -120,10 +120,15 @@ class ConfigurationChange:
 class SnapshotMeta(NamedTuple):
     """What a snapshot of the host's state stands for: everything up to and including `index`."""
 
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     term: int = 0
     configuration: Configuration = Configuration()
     """In force after the entry at `index`."""
+
+
+FOLLOWER: Final = Role.FOLLOWER
+LEADER: Final = Role.LEADER
+"""Under names of their own: the member of an enumeration costs a look into its class, and these are asked for often."""
 
 
 class MessageKind(IntEnum):
@@ -154,6 +159,12 @@ class MessageKind(IntEnum):
     """`index`: the first entry that the sender lacks. It claims nothing about what the sender has."""
 
 
+APPEND: Final = MessageKind.APPEND
+APPEND_RESPONSE: Final = MessageKind.APPEND_RESPONSE
+HEARTBEAT: Final = MessageKind.HEARTBEAT
+HEARTBEAT_RESPONSE: Final = MessageKind.HEARTBEAT_RESPONSE
+
+
 class Message(NamedTuple):
     """One message. What each field means depends on the kind; what is not used is zero."""
 
@@ -161,7 +172,7 @@ class Message(NamedTuple):
     to: MemberId
     sender: MemberId
     term: int = 0
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
     log_term: int = 0
     commit: int = 0
     entries: Sequence[Entry] = ()
@@ -176,7 +187,7 @@ class ReadState(NamedTuple):
     """A read that was asked for may be served: at any state at or above `index`."""
 
     context: bytes
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
 
 
 class Leadership(NamedTuple):
@@ -219,6 +230,10 @@ class Ready(NamedTuple):
     """Whether there is something to be written whose loss would do harm; otherwise it may be written without a sync."""
 
 
+_FORGOT_NOTHING: Final = HardState()
+_FROM_NOTHING: Final = SnapshotMeta()
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What a member has on disk when it starts. A new one has only its first configuration.
@@ -228,11 +243,11 @@ class Restored:
     `snapshot`; entries that do not follow are dropped.
     """
 
-    hard_state: HardState = HardState()
-    snapshot: SnapshotMeta = SnapshotMeta()
+    hard_state: HardState = _FORGOT_NOTHING
+    snapshot: SnapshotMeta = _FROM_NOTHING
     """The log begins after it."""
     configuration: Configuration | None = None
-    """In force at `applied`. None: that of `snapshot`, which then must be the latest."""
+    """In force at `applied`. None: that of `snapshot`, when it has not changed since."""
     entries: Sequence[Entry] = ()
     """Consecutive; those at or below `snapshot.index` are passed over."""
     applied: int = 0

@@ -37,14 +37,16 @@ MAY_SEND = {
     Role.CLIENT: set(),
     Role.JOINER: set(),
 }
-LOOK = {"info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "trace", "nodes", "relay"}
+LOOK = {
+    "info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "trace", "nodes", "relay", "kv",
+}  # fmt: skip
 ACT = {"restart", "suspend", "resume", "kill"}
 RULE = {"eval", "complete", "stop", "ticket"}
 MAY_ASK = {
     Role.NODE: LOOK | ACT | RULE,
     Role.ADMIN: LOOK | ACT | RULE,
     Role.OPERATOR: LOOK | ACT,
-    Role.CLIENT: set(),
+    Role.CLIENT: {"kv"},
     Role.JOINER: {"join"},
 }
 
