@@ -3,7 +3,8 @@
     exchange(kind, body) -> body
 
 A kind says what the body is: `WRITE`, `READ` and `SERIALIZABLE` have a batch of commands (`aspen.kv.codec`), whose
-answer is a batch of as many results in the same order; `ADMIN` has one operation for operators. All callers of one
+answer is a batch of as many results in the same order; `ADMIN` has one operation for operators; `WATCH` is of a stream
+of watches, and goes to the `WatchActor` beside the member. All callers of one
 client share its exchanges, so a thousand callers cost a frame a turn and not a thousand.
 
 Actors exchange by calls: `KvStateMachine.exchange`. From outside, an exchange travels in the frames of one `kv` request
@@ -30,7 +31,9 @@ SERIALIZABLE: Final = 3
 """Reads of whatever this member has applied."""
 ADMIN: Final = 4
 """`wire.encode((operation, arguments))`; the answer is `wire.encode(result)`."""
-KINDS: Final = frozenset({WRITE, READ, SERIALIZABLE, ADMIN})
+WATCH: Final = 5
+"""What is said of a stream of watches: see `aspen.kv.watch_wire`."""
+KINDS: Final = frozenset({WRITE, READ, SERIALIZABLE, ADMIN, WATCH})
 
 ANSWERED: Final = 0
 """As outcome: the bytes are the answer."""
