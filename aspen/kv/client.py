@@ -35,6 +35,7 @@ from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
+from aspen.kv.recipes.surface import Recipes
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
 from aspen.kv.types import (
@@ -84,7 +85,7 @@ R = TypeVar("R")
 _LANES = {"linearizable": READ, "serializable": SERIALIZABLE}
 
 
-class Kv:
+class Kv(Recipes):
     """See the module. Made by `aspen.kv.connect`."""
 
     def __init__(
@@ -96,9 +97,12 @@ class Kv:
         timeout: float = KV_CLIENT_TIMEOUT_S,
         exactly_once: bool = True,
         boot_ns: Callable[[], int] | None = None,
+        wall_ns: Callable[[], int] | None = None,
     ) -> None:
-        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension."""
+        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension, `wall_ns` one
+        that says the time of day."""
         self._loop = loop
+        self.wall_ns = wall_ns or (lambda: round(loop.time() * 1e9))
         self.draw = draw
         """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
