@@ -1,8 +1,8 @@
 """Short prefixes that are given out once each, to many at once, without their getting in each other's way.
 
 After FoundationDB's high-contention allocator. There is a window of numbers; whoever wants one draws a number in it
-and has it if nobody has drawn it before. So two transactions conflict only when they draw the same. When half of a window
-has been drawn the next begins, and windows grow with the numbers in them, so that numbers stay short.
+and has it if nobody has drawn it before. So two transactions conflict only when they draw the same. When half of a
+window has been drawn the next begins, and windows grow with the numbers in them, so that numbers stay short.
 """
 
 from __future__ import annotations

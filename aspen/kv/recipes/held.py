@@ -1,9 +1,9 @@
 """`Held`: what is held under a lease, with its fencing token; and `Claiming`: how it comes to be held.
 
 Whoever wants something puts a key of its own, under its lease, into a line. The revision that made the key is its
-place, and its *token*: whoever comes later has a larger one. It is held when few enough keys of the line are older. The store
-is asked that in one step together with whether the key is still there: a lease may have ended while one waited, and
-then somebody else holds what one was waiting for. Who waits watches the key just before, so that an end wakes one.
+place, and its *token*: whoever comes later has a larger one. It is held when few enough keys of the line are older. The
+store is asked that in one step together with whether the key is still there: a lease may have ended while one waited,
+and then somebody else holds what one was waiting for. Who waits watches the key just before, so that an end wakes one.
 
 **A lease does not exclude.** Whoever holds something may be suspended for so long that its lease ends, and go on as if
 nothing had happened. So what is protected has to look at the token: a transaction compares `held.check()`, another
