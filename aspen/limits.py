@@ -971,6 +971,9 @@ RECIPE_TTL_S = 10
 RECIPE_WAIT_S = 60.0
 """How long one waits for a lock, a permit, an office or others at a barrier, unless it is told otherwise."""
 
+LOCK_COMMAND_GRACE_S = 2.0
+"""A command whose lock is lost has so long to end by itself."""
+
 SEMAPHORE_PERMITS_MAX = 10_000
 BARRIER_PARTIES_MAX = 1_000
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from aspen.errors import NotReachable, Overloaded
-from aspen.kv.courier import Courier, Done
 from aspen.kv.codec import encode_batch
+from aspen.kv.courier import Courier, Done
 from aspen.kv.door import ADMIN, WRITE
 from aspen.sim import World
 

@@ -436,7 +436,9 @@ def test_write_skew_and_phantoms_do_not_happen_over_the_cluster() -> None:
             await kv.txn().then(put(b"on-call/n1"), put(b"on-call/n2")).commit()
 
         await stores.on("n3", begin)
-        left = await asyncio.gather(*(stores.on(name, lambda kv, n=name: leave(kv, n.encode())) for name in ("n1", "n2")))
+        left = await asyncio.gather(
+            *(stores.on(name, lambda kv, n=name: leave(kv, n.encode())) for name in ("n1", "n2"))
+        )
         assert sorted(left) == [False, True]
         booked = await asyncio.gather(
             *(stores.on(name, lambda kv, n=name: book(kv, n.encode())) for name in stores.cluster.nodes)
