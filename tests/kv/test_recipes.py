@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from aspen.errors import CallTimeout, LeaseLost, UsageError
 from aspen.kv import Kv, put
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.recipes import Held, Leader
+from tests.kv.recipe_bugs import planted, restore
+from tests.kv.recipe_campaign import locks, queues
 from tests.kv.stores import Stores, run
 
 
@@ -131,6 +134,59 @@ def test_who_waits_under_a_lease_that_ends_is_not_granted_the_lock() -> None:
             await waiting
 
     on_one(work)
+
+
+@pytest.mark.parametrize("bug", ["", "watches_from_now"])
+def test_what_happens_between_the_look_and_the_watch_is_seen(bug: str) -> None:
+    async def work(kv: Kv) -> None:
+        watch = kv.watch
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            @asynccontextmanager
+            async def begun() -> Any:
+                await asyncio.sleep(1)
+                async with watch(*args, **kwargs) as entered:
+                    yield entered
+
+            return begun()
+
+        kv.watch = slow  # type: ignore[method-assign]
+        first = await kv.lock("x").acquire()
+        waiting = asyncio.ensure_future(kv.lock("x", timeout=10).acquire())
+        await asyncio.sleep(0.5)
+        await first.release()
+        if bug:
+            with pytest.raises(CallTimeout):
+                await waiting
+        else:
+            await (await waiting).release()
+
+    with planted(bug):
+        on_one(work)
+
+
+@pytest.mark.parametrize(
+    ("program", "bug", "invariant"),
+    [
+        (locks, "no_fencing", "lock.fenced"),
+        (locks, "no_condition", "lock.condition"),
+        (locks, "in_the_order_of_keys", "lock.exclusive"),
+        (queues, "taken_out_at_once", "queue.lost"),
+        (queues, "acknowledged_without_a_claim", "queue.lost"),
+        (queues, "claims_of_another_moment", "queue.claim"),
+    ],
+)
+def test_the_campaign_finds_a_planted_bug_at_its_first_seed(program: Any, bug: str, invariant: str) -> None:
+    try:
+        result = program.with_options(bug=bug).run(0)
+    finally:
+        restore()
+    assert invariant in str(result.signature)
+
+
+def test_the_campaigns_find_nothing_else() -> None:
+    assert locks.run(1).passed
+    assert queues.with_options(ordered="yes").run(1).passed
 
 
 def test_many_read_or_one_writes_and_no_writer_waits_for_ever() -> None:
