@@ -6,6 +6,8 @@ in the names: `_s` seconds, `_ms` milliseconds, `_ns` nanoseconds, `_bytes`, `_m
 
 from __future__ import annotations
 
+from typing import Final
+
 # -- mailboxes and the scheduler ------------------------------------------------------------
 
 MAILBOX_MESSAGES_MAX = 65_536
@@ -238,6 +240,9 @@ CONTROL_PING_S = 2.0
 CONTROL_LOST_S = 10.0
 """A client that has taken nothing for so long is lost: its session ends."""
 
+CONTROL_SWEEP_S = 0.5
+"""When no seat is left, how often the node looks whether a client has gone without a word."""
+
 CONTROL_SILENCE_S = 15.0
 """A client that has heard nothing for so long, pings included, gives its requests up."""
 
@@ -261,6 +266,9 @@ CONTROL_TREE_NODES_MAX = 5_000
 
 CONTROL_TREE_BYTES_MAX = 3 * 1024 * 1024
 """Size of a tree in one answer, in bytes; a larger one is cut at half the places, again and again."""
+
+SHELL_SIZE_OBJECTS_MAX = 50_000
+"""Objects of an actor's state that are counted when somebody asks for its size: about 30 ms of the loop."""
 
 CONTROL_CHUNK_CHARS_MAX = 16 * 1024
 """Characters of output in one event."""
@@ -817,6 +825,42 @@ TUPLE_DEPTH_MAX = 32
 """How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
 
 
+# Leases
+
+LEASE_DRIFT: Final = 0.01
+"""How much faster the leader's clock may run than a holder's; the leader waits so much longer before a lease ends."""
+
+LEASE_CHECKPOINT_EVERY_S: Final = 300.0
+"""What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
+
+LEASE_DUE_MAX: Final = 1000
+"""Leases that one tick ends, and writes checkpoints of."""
+
+LEASE_PROPOSE_AGAIN_S: Final = 5.0
+"""An expiry that was proposed and has not been applied is proposed again after so long."""
+
+LEASE_TICK_GAP_S: Final = 1.0
+"""A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
+
+
+# Watches
+
+WATCHES_PER_STREAM_MAX: Final = 20_000
+"""Watches of one connection."""
+
+WATCH_STREAM_BYTES_MAX: Final = 4 << 20
+"""What waits for one connection, or is on its way to it, before its watches fall behind."""
+
+WATCH_EVENT_OVERHEAD_BYTES: Final = 64
+"""What an event counts beside its keys and values."""
+
+WATCH_FRAGMENT_BYTES: Final = 1 << 20
+"""A revision with more is cut for watches that asked for it."""
+
+WATCH_CATCH_UP_WATCHES: Final = 256
+"""How many watches that are behind share one page of the history."""
+
+
 def _check(condition: bool, relation: str) -> None:
     if not condition:
         raise ValueError(f"limits.py is inconsistent: {relation}")
@@ -906,6 +950,9 @@ _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the w
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
+_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
+
+
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
@@ -941,3 +988,4 @@ _check(
     "also on a follower",
 )
 _check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")
+_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")

@@ -87,6 +87,18 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
+def print_json_line(value: object) -> None:
+    """Prints one JSON document on one line, at once: for what follows another by and by."""
+    click.echo(json.dumps(value, default=str))
+    sys.stdout.flush()
+
+
+def events_option(command: Callable[..., R]) -> Callable[..., R]:
+    """`--json` of a command that runs until it is stopped: passed on as `as_json`."""
+    text = "Print a line of JSON for each thing that happens to a node, between what the application prints."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
+
+
 def main() -> NoReturn:
     """The entry point of the `aspen` command."""
     sys.exit(run_command(sys.argv[1:]))
