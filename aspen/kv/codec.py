@@ -317,7 +317,7 @@ def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
 
 
 def _decode_txn(data: bytes, start: int, stop: int, depth: int) -> TxnRequest:
-    if depth >= KV_TXN_OPERATIONS_MAX:
+    if depth > KV_TXN_OPERATIONS_MAX:
         raise BadRequest("transactions are nested too deeply", ErrorCode.TOO_MANY_OPERATIONS, KV_TXN_OPERATIONS_MAX)
     counts = _TXN.unpack_from(data, start)
     at = start + _TXN.size
