@@ -17,7 +17,7 @@ from aspen.journal import JournalOptions
 from aspen.replication.options import PeerOptions
 from aspen.replication.peer import RaftPeer
 from aspen.sim import Phases, SimNode, Simulation, Workload
-from aspen.sim.faults import FAULT_CLASSES
+from aspen.sim.faults import FAULT_CLASSES, mode_of
 from tests.replication.cluster import main_of
 from tests.replication.ledger import Ledger, Lost, read, write
 from tests.replication.watching import Watch
@@ -110,15 +110,19 @@ async def operator(sim: Simulation, done: list[bool]) -> None:
 
 
 async def chaos(sim: Simulation, done: list[bool]) -> None:
-    """Kills members and machines, moves leadership, removes members: nothing that a plan has."""
+    """Kills members and machines, moves leadership, removes members: nothing that a plan has.
+
+    No member is removed where the plan takes disks: the rest would have to survive more than it can.
+    """
     rng = sim.rng("chaos")
+    takes_disks = any(mode_of(one.kind, one.mode).damage == "disk" for one in sim.plan.episodes)
     while not done and sim.now_ns < sim.plan.phases.safety_ns:
         await sim.sleep(0.3 + rng.random())
         node = rng.choice(sim.nodes)
         if not sim.node(node).is_up:
             continue
         try:
-            match rng.randrange(4):
+            match rng.randrange(3 if takes_disks else 4):
                 case 0:
                     await kill_actor(sim, node, RaftPeer, "raft")
                     sim.branch("chaos.peer_killed")
