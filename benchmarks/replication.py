@@ -3,7 +3,8 @@
     python benchmarks/replication.py --seconds 5 --callers 1,8,32 --bytes 4096
 
 The machine counts and does nothing else, so what is measured is `RaftPeer`, the core, the journal and the links. A
-caller proposes a batch and waits until it is applied. `cpu_us` is the leader's processor time for a batch, callers included.
+caller proposes a batch and waits until it is applied. `cpu_us` is the leader's processor time for a batch, callers
+included.
 """
 
 from __future__ import annotations

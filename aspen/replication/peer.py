@@ -396,8 +396,8 @@ class RaftPeer(Enrolment):
     def snapshot_meta(self, stream: int, index: int) -> tuple[bytes, bytes]:
         """The configuration in force at `index`, and the members; the log above stays until the transfer ends."""
         running = self._running
-        if running is None:
-            raise NotLeader("this member takes no part any more")
+        if running is None or not self._transfers.is_sending(stream):
+            raise NotLeader("this transfer is not wanted any more")
         running.pins[stream] = index
         return encode_configuration(running.configuration_at(index)), running.seat.members.shared_bytes()
 

@@ -14,6 +14,7 @@ import aspen.sim
 from aspen import AspenError, kill, whereis
 from aspen.errors import NotLeader, Overloaded
 from aspen.journal import JournalOptions
+from aspen.journal.directory import SUSPECT
 from aspen.replication.options import PeerOptions
 from aspen.replication.peer import RaftPeer
 from aspen.sim import Phases, SimNode, Simulation, Workload
@@ -80,10 +81,28 @@ async def kill_actor(sim: Simulation, node: str, cls: Any, name: str) -> None:
     await sim.call(node, do)
 
 
+def renew_suspect_disks(sim: Simulation) -> None:
+    """A node whose disk has failed does not start any more, until somebody gives it another."""
+    for name in sim.nodes:
+        node = sim.node(name)
+        raft = node.disk._directories.get("raft")
+        working = not any(
+            name in one.targets for one in sim.plan.episodes if one.kind == "disk" and one.end_ns > sim.now_ns
+        )
+        if raft is not None and SUSPECT in raft.names and working:
+            sim.branch("operator.new_disk")
+            was_up = node.is_up
+            sim.crash(name)
+            node.disk.wipe()
+            if was_up:
+                sim.restart(name)
+
+
 async def operator(sim: Simulation, done: list[bool]) -> None:
     """Puts new members in the place of refused ones, and promotes learners."""
     while not done:
         await sim.sleep(0.5)
+        renew_suspect_disks(sim)
         leading = leaders(sim)
         if not leading:
             continue
@@ -201,4 +220,17 @@ async def group(sim: Simulation) -> None:
     steps_max=4_000_000,
 )
 async def group_with_disks(sim: Simulation) -> None:
+    await scenario(sim)
+
+
+@aspen.sim.test(
+    nodes=3,
+    seeds=3,
+    faults=("disk", "crash", "storage", "resources", "pause"),
+    options={"chaos": ""},
+    phases=Phases(15 * SECOND_NS, 15 * SECOND_NS, 20 * SECOND_NS),
+    workload=Workload(3, 150, 3),
+    steps_max=4_000_000,
+)
+async def group_on_bad_disks(sim: Simulation) -> None:
     await scenario(sim)
