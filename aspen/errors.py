@@ -193,3 +193,72 @@ class RemoteFailure(AspenError):
         super().__init__(message)
         self.kind = kind
         self.detail = detail
+
+
+class KvError(AspenError):
+    """The store answered with an error. `code` is its `aspen.kv.types.ErrorCode`, as it went over the wire.
+
+    `number` is what goes with it: a revision, a bound, an id.
+    """
+
+    def __init__(self, message: str, code: int = 0, number: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.number = number
+
+
+class BadRequest(KvError, UsageError):
+    """The store cannot do what was asked, whenever it is asked: the caller's fault. Nothing was changed."""
+
+
+class KeyNotFound(KvError):
+    """A put was to keep the value or the lease of a key that is not there. Nothing was changed."""
+
+
+class Compacted(KvError):
+    """The revision asked for is gone. `compact_revision` is the oldest that can still be read."""
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read."""
+        return self.number
+
+
+class FutureRevision(KvError):
+    """The revision asked for is not there yet. `number` is the current one."""
+
+
+class LeaseNotFound(KvError):
+    """There is no such lease, or no longer. Nothing was changed."""
+
+
+class NoSpace(KvError):
+    """The keyspace has reached its quota. Nothing was changed: delete and compact, or raise the quota."""
+
+
+class TransactionTooOld(KvError):
+    """What the transaction read is too long ago to tell whether it still holds. Nothing was changed: begin anew."""
+
+
+class Unknown(KvError):
+    """The outcome is not known: it may have been executed, once. Final: the same request never will be again."""
+
+
+class AnswerLost(KvError):
+    """It was executed before, once, at the revision `number`; its answer was too large to be kept for a retry."""
+
+
+class SessionWindow(KvError):
+    """Too many requests of one session are not acknowledged. Not executed: wait for answers, and send it again."""
+
+
+class SessionsFull(KvError):
+    """The store holds as many sessions as it may. Not executed: try again when some have expired."""
+
+
+class Unsupported(KvError):
+    """Not all members of the cluster know this command yet. Nothing was changed: finish the upgrade first."""
+
+
+class ClusterVersionTooNew(StorageError):
+    """The cluster has moved to a version that this program does not know. Upgrade this node; it must not go on."""

@@ -6,6 +6,8 @@ in the names: `_s` seconds, `_ms` milliseconds, `_ns` nanoseconds, `_bytes`, `_m
 
 from __future__ import annotations
 
+from typing import Final
+
 # -- mailboxes and the scheduler ------------------------------------------------------------
 
 MAILBOX_MESSAGES_MAX = 65_536
@@ -137,6 +139,9 @@ OFFLOAD_PROCESSES_MAX = 2
 OFFLOAD_QUEUE_MAX = 1_024
 """Offloaded calls that may wait for a thread before `Overloaded`."""
 
+LANE_SWITCH_S = 0.0001
+"""How long a thread keeps the GIL from one that waits for it, in a process with lanes. Python's own is 5 ms."""
+
 # -- behaviours -----------------------------------------------------------------------------
 
 POSTPONED_EVENTS_MAX = 4_096
@@ -235,6 +240,9 @@ CONTROL_PING_S = 2.0
 CONTROL_LOST_S = 10.0
 """A client that has taken nothing for so long is lost: its session ends."""
 
+CONTROL_SWEEP_S = 0.5
+"""When no seat is left, how often the node looks whether a client has gone without a word."""
+
 CONTROL_SILENCE_S = 15.0
 """A client that has heard nothing for so long, pings included, gives its requests up."""
 
@@ -258,6 +266,9 @@ CONTROL_TREE_NODES_MAX = 5_000
 
 CONTROL_TREE_BYTES_MAX = 3 * 1024 * 1024
 """Size of a tree in one answer, in bytes; a larger one is cut at half the places, again and again."""
+
+SHELL_SIZE_OBJECTS_MAX = 50_000
+"""Objects of an actor's state that are counted when somebody asks for its size: about 30 ms of the loop."""
 
 CONTROL_CHUNK_CHARS_MAX = 16 * 1024
 """Characters of output in one event."""
@@ -637,6 +648,61 @@ REPLICATION_REMOVED_STOP_S = 1.0
 REPLICATION_CALL_S = 10.0
 """Deadline of a change of the members."""
 
+# -- the store's state machine ----------------------------------------------------------------
+
+KV_KEY_BYTES_MAX = 32 * 1024
+KV_REQUEST_BYTES_MAX = 3 * 512 * 1024
+"""One command, encoded: 1.5 MiB, as etcd has it."""
+
+KV_BATCH_COMMANDS_MAX = 65_536
+"""Commands of one log entry."""
+
+KV_TXN_OPERATIONS_MAX = 128
+"""Operations, or comparisons, of one transaction; nested ones draw on what is left of their parent's."""
+
+KV_CONFLICT_WINDOW_REVISIONS = 1_000_000
+"""How many revisions back `unmodified_since` looks; beyond, the transaction is too old."""
+
+KV_SESSIONS_MAX = 65_536
+KV_SESSION_WINDOW = 4_096
+"""Sequence numbers of one session from the lowest that is not acknowledged on."""
+
+KV_SESSION_BYTES_MAX = 256 * 1024
+"""Results of one session that are kept for retries; beyond, only that and where a command was executed."""
+
+KV_RESULT_KEPT_BYTES_MAX = 16 * 1024
+"""Largest result that is kept whole for a retry."""
+
+KV_HEADS_CACHED = 50_000
+"""Keys whose newest revision is remembered, in each of two generations."""
+
+KV_KEY_CHUNK_BYTES = 240
+"""A longer key is stored in pieces of this size, so that, escaped, it fits a key of the storage."""
+
+KV_COMPACT_STEP_ROWS = 500
+"""Revisions that one step of a compaction looks at."""
+
+KV_SCAN_STEP_ROWS = 2_000
+"""Rows that one step of a long read, hash or verification looks at."""
+
+KV_EVENTS_MAX = 10_000
+"""Events in one answer to a watcher's read, unless one revision has more."""
+
+KV_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
+"""Bytes of one keyspace before NOSPACE, unless set otherwise."""
+
+KV_QUOTA_CLEARED = 0.9
+"""The part of the quota below which the alarm may be taken back."""
+
+KV_SNAPSHOT_CHUNK_BYTES = 512 * 1024
+"""Bytes of one chunk of a snapshot, unless one row has more."""
+
+KV_PROBLEMS_MAX = 100
+"""Findings that a verification lists; the rest is counted."""
+
+KV_RESTORE_JUMP_REVISIONS = 1_000_000_000
+"""How far revisions jump when a snapshot becomes a new cluster, so that none is used twice."""
+
 # -- simulation -----------------------------------------------------------------------------
 
 SIM_EVENTS_KEPT_MAX = 200_000
@@ -653,6 +719,48 @@ SIM_NODE_ENDS_MAX = 1_000
 
 SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
+
+
+# Keys made of tuples
+
+TUPLE_DEPTH_MAX = 32
+"""How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
+
+
+# Leases
+
+LEASE_DRIFT: Final = 0.01
+"""How much faster the leader's clock may run than a holder's; the leader waits so much longer before a lease ends."""
+
+LEASE_CHECKPOINT_EVERY_S: Final = 300.0
+"""What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
+
+LEASE_DUE_MAX: Final = 1000
+"""Leases that one tick ends, and writes checkpoints of."""
+
+LEASE_PROPOSE_AGAIN_S: Final = 5.0
+"""An expiry that was proposed and has not been applied is proposed again after so long."""
+
+LEASE_TICK_GAP_S: Final = 1.0
+"""A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
+
+
+# Watches
+
+WATCHES_PER_STREAM_MAX: Final = 20_000
+"""Watches of one connection."""
+
+WATCH_STREAM_BYTES_MAX: Final = 4 << 20
+"""What waits for one connection, or is on its way to it, before its watches fall behind."""
+
+WATCH_EVENT_OVERHEAD_BYTES: Final = 64
+"""What an event counts beside its keys and values."""
+
+WATCH_FRAGMENT_BYTES: Final = 1 << 20
+"""A revision with more is cut for watches that asked for it."""
+
+WATCH_CATCH_UP_WATCHES: Final = 256
+"""How many watches that are behind share one page of the history."""
 
 
 def _check(condition: bool, relation: str) -> None:
@@ -718,8 +826,20 @@ _check(ENVELOPE_PAYLOAD_BYTES_MAX >= CONTROL_REQUEST_BYTES_MAX, "a request fits 
 _check(RELAY_ANSWERS_BYTES_MAX * 2 < LINK_QUEUE_BYTES_MAX, "one tunnel does not fill the queue of a link")
 _check(RELAY_ERROR_CHARS_MAX * 4 < CONTROL_REQUEST_BYTES_MAX, "the end of a tunnel fits a frame")
 _check(TICKET_LIFE_S <= TICKET_LIFE_S_MAX, "the default is in range")
+_check(
+    KV_KEY_CHUNK_BYTES * 2 + 9 + 2 + 12 <= STORAGE_KEY_BYTES_MAX, "a chunk of zeros, escaped, with its revision fits"
+)
+_check(KV_KEY_BYTES_MAX < KV_REQUEST_BYTES_MAX, "the longest key can be put")
+_check(KV_KEY_BYTES_MAX < 1 << 16, "the length of a key fits two bytes")
+_check(KV_RESULT_KEPT_BYTES_MAX * 4 <= KV_SESSION_BYTES_MAX, "a session keeps several results")
+_check(KV_REQUEST_BYTES_MAX + 1024 < RAFT_ENTRY_BYTES_MAX, "a command fits an entry")
+_check(KV_SNAPSHOT_CHUNK_BYTES * 2 < FRAME_BYTES_MAX, "a chunk fits a frame")
+_check(0 < KV_QUOTA_CLEARED < 1, "an alarm does not flap")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
+_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
+
+
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
@@ -756,3 +876,4 @@ _check(
     "also on a follower",
 )
 _check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")
+_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")

@@ -145,7 +145,11 @@ class ControlPort(Protocol):
         ...
 
     def send(self, client: bytes, frame: bytes) -> bool:
-        """Queues a frame; False when the client is gone or too slow, and the frame is dropped."""
+        """Queues a frame; False when the client is too slow, and the frame is dropped.
+
+        Raises:
+            NotReachable: the client is gone; one that comes back has another id.
+        """
         ...
 
     def close(self) -> None:
@@ -409,6 +413,11 @@ class Disk(Protocol):
 
 class ControlChannel(Protocol):
     """A client's connection to the control port of a node. When it is lost it stays lost: make another."""
+
+    @property
+    def tells_close(self) -> bool:
+        """Whether the node hears of `close` by itself; else the client says goodbye first."""
+        ...
 
     def send(self, frame: bytes) -> None:
         """Queues a frame.

@@ -136,7 +136,25 @@ async def main(rounds: int, directory: Path) -> None:
             )
             print(f"{name:29} {'busy' if is_busy else 'idle':5} {interval * 1e3:6.1f} | {figures} | {rate}", flush=True)
     sys.setswitchinterval(0.005)
+    for prepared in (False, True):
+        times, rotating = [], []
+        while len(rotating) < 4:
+            entry = Entry(journal.last_index + 1, 1, EntryKind.NORMAL, bytes(60_000))
+            segments = journal.size_bytes
+            if prepared and journal.wants_spare:
+                await spares.run(journal.prepare)
+            began = time.perf_counter()
+            journal.write(Batch(HardState(1, 1, entry.index), [entry]))
+            (rotating if journal.size_bytes > segments else times).append((time.perf_counter() - began) * 1e3)
+        how = "prepared" if prepared else "made on the way"
+        worst = ", ".join(f"{ms:.1f}" for ms in rotating)
+        print(f"entries of 60 kB: p50 {sorted(times)[len(times) // 2]:.2f} ms; into a new segment, {how}: {worst} ms")
+    began = time.perf_counter()
+    size = journal.size_bytes
     journal.close()
+    _, recovered = Journal.open(files, node_key="key")
+    took = time.perf_counter() - began
+    print(f"opening a journal of {size / 1e6:.0f} MB with {len(recovered.entries)} entries: {took:.2f} s")
     store.close()
     offload.close()
 

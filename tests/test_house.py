@@ -75,6 +75,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "aspen/bench/sim.py": ({"time"}, "measures the simulator by the processor's time, which is not simulated"),
     "aspen/sim/program.py": ({"pathlib"}, "names the source file of a simulated test, in whose failures it stands"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
+    "aspen/kv/tuples.py": ({"uuid"}, "packs UUIDs that it is given; makes none"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (
         {"pathlib", "polling", "write_text"},

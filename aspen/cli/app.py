@@ -20,7 +20,8 @@ import aspen as package
 from aspen.cli.reach import names_like, reach
 from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir
-from aspen.node.node import root_cause
+from aspen.node.heart import EXIT_STORAGE
+from aspen.node.node import failed_storage, root_cause
 from aspen.shell import NodeClient
 from aspen.types import printable
 
@@ -31,6 +32,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_REACHABLE: Final = 3
 NOT_ALLOWED: Final = 4
+STORAGE: Final = EXIT_STORAGE
 INTERRUPTED: Final = 130
 
 _LINE_ENDS: Final = "\n"
@@ -85,6 +87,18 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
+def print_json_line(value: object) -> None:
+    """Prints one JSON document on one line, at once: for what follows another by and by."""
+    click.echo(json.dumps(value, default=str))
+    sys.stdout.flush()
+
+
+def events_option(command: Callable[..., R]) -> Callable[..., R]:
+    """`--json` of a command that runs until it is stopped: passed on as `as_json`."""
+    text = "Print a line of JSON for each thing that happens to a node, between what the application prints."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
+
+
 def main() -> NoReturn:
     """The entry point of the `aspen` command."""
     sys.exit(run_command(sys.argv[1:]))
@@ -118,6 +132,8 @@ def exit_code_of(error: BaseException) -> int:
         return USAGE
     if isinstance(error, NotReachable | NoConnection):
         return NOT_REACHABLE
+    if failed_storage(error):
+        return STORAGE
     return NOT_ALLOWED if isinstance(error, AccessDenied) else FAILED
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from aspen import wire
 from aspen.actor import Process, Reply, System, make_ref
@@ -26,9 +26,11 @@ from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice
 from aspen.actor.sending import deliver_call, put_stop, put_urgent, send_slow
 from aspen.actor.travel import class_of
+from aspen.distributed.roles import signals_of
 from aspen.errors import ActorFailed, BadFrame, NoConnection, NoProc, NotEncodable, Overloaded, StartFailed, UsageError
 from aspen.limits import FAR_START_S, REMOTE_CALLS_KEPT_MIN
 from aspen.otp.starting import Child, start_in
+from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
 
 # What a message is about: its first item.
@@ -44,6 +46,10 @@ MONITOR: Final = 8
 DEMONITOR: Final = 9
 DOWN: Final = 10
 START: Final = 11
+
+
+Handlers: TypeAlias = dict[int, Callable[..., None]]
+"""Who takes a message, by what it is about."""
 
 
 class Carrier(Protocol):
@@ -89,10 +95,12 @@ class FarWatcher(Notice[Any]):
 class Peer:
     """What is under way with one peer, for as long as a session lasts."""
 
-    __slots__ = ("calls", "calls_kept", "monitors", "name", "watchers")
+    __slots__ = ("calls", "calls_kept", "handlers", "monitors", "name", "watchers")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, handlers: Handlers) -> None:
         self.name = name
+        self.handlers = handlers
+        """What it may send, and who takes it."""
         self.calls: dict[int, Reply[Any]] = {}
         """Calls of this node's actors that the peer has not answered."""
         self.calls_kept = REMOTE_CALLS_KEPT_MIN
@@ -105,28 +113,37 @@ class Peer:
 class Remote:
     """The way to the actors of other nodes, and theirs to this one's. All on the node's loop."""
 
-    def __init__(self, system: System, carrier: Carrier) -> None:
+    def __init__(
+        self, system: System, carrier: Carrier, role_of: Callable[[str], Role | None] = lambda peer: Role.NODE
+    ) -> None:
+        """`role_of` says what a peer may do; it is asked once for each session."""
         self.system = system
         self._carrier = carrier
+        self._role_of = role_of
         self._peers: dict[str, Peer] = {}
         self._stand_ins: weakref.WeakValueDictionary[tuple[str, int, int, object], RemoteProcess] = (
             weakref.WeakValueDictionary()
         )
         self._count = 0
-        self._handlers: dict[int, Callable[..., None]] = {
-            CAST: self._on_cast,
-            CALL: self._on_call,
-            ANSWER: self._on_answer,
-            FAIL: self._on_fail,
-            STOP: self._on_stop,
-            EXIT: self._on_exit,
-            LINK: self._on_link,
-            UNLINK: self._on_unlink,
-            MONITOR: self._on_monitor,
-            DEMONITOR: self._on_demonitor,
-            DOWN: self._on_down,
-            START: self._on_start,
+        handlers: dict[str, tuple[int, Callable[..., None]]] = {
+            "CAST": (CAST, self._on_cast),
+            "CALL": (CALL, self._on_call),
+            "ANSWER": (ANSWER, self._on_answer),
+            "FAIL": (FAIL, self._on_fail),
+            "STOP": (STOP, self._on_stop),
+            "EXIT": (EXIT, self._on_exit),
+            "LINK": (LINK, self._on_link),
+            "UNLINK": (UNLINK, self._on_unlink),
+            "MONITOR": (MONITOR, self._on_monitor),
+            "DEMONITOR": (DEMONITOR, self._on_demonitor),
+            "DOWN": (DOWN, self._on_down),
+            "START": (START, self._on_start),
         }
+        self._handlers: dict[Role | None, Handlers] = {
+            role: {kind: take for name, (kind, take) in handlers.items() if name in signals_of(role)}
+            for role in (*Role, None)
+        }
+        """By role, what its keys may send. The role of a peer is looked up once a session, not at each message."""
         system.far = self
 
     # -- what local actors do to far ones: `aspen.actor.remote.Far` -------------------------------------------
@@ -214,7 +231,7 @@ class Remote:
     def _peer(self, name: str) -> Peer:
         peer = self._peers.get(name)
         if peer is None:
-            peer = self._peers[name] = Peer(name)
+            peer = self._peers[name] = Peer(name, self._handlers[self._role_of(name)])
         return peer
 
     def _send(self, node: str, message: tuple[Any, ...]) -> bool:
@@ -266,10 +283,11 @@ class Remote:
             message = wire.decode(data)
             if type(message) is not tuple or not message:
                 raise BadFrame("a message between nodes is a tuple")
-            handler = self._handlers.get(message[0])
+            known = self._peers.get(peer) or self._peer(peer)
+            handler = known.handlers.get(message[0])
             if handler is None:
-                raise BadFrame(f"there is no message {message[0]!r:.40}")
-            handler(self._peer(peer), *message[1:])
+                raise BadFrame(f"there is no message {message[0]!r:.40} that it may send")
+            handler(known, *message[1:])
         except (BadFrame, TypeError, ValueError, AttributeError) as error:
             self._carrier.fail(peer, f"it sent what makes no sense: {error}")
 
@@ -277,7 +295,7 @@ class Remote:
         """The session with a peer has ended: everything under way fails, and everyone bound is told."""
         lost = self._peers.pop(peer, None)
         if lost is None:
-            lost = Peer(peer)
+            lost = Peer(peer, {})
         why = f"node {peer} is not reachable{': ' + reason if reason else ''}; it may have been done"
         for reply in lost.calls.values():
             reply.fail(NoConnection(why))

@@ -15,6 +15,7 @@ from typing import Final
 
 from aspen.errors import AccessDenied
 from aspen.trust import Role
+from aspen.wire import type_id_of
 
 NODES: Final = frozenset({Role.NODE})
 """Among peers only. An admin is no peer: it cannot claim that nodes are gone, or answer for one."""
@@ -22,6 +23,8 @@ NODES: Final = frozenset({Role.NODE})
 REMOTE: Final[dict[str, frozenset[Role]]] = {
     # who is there
     "aspen.member.said": NODES,
+    # who was taken in by a ticket: trusted from now on
+    "aspen.join.taken_in": NODES,
     # process groups
     "aspen.pg.changes": NODES,
     "aspen.pg.digest": NODES,
@@ -66,6 +69,19 @@ SIGNALS: Final[dict[str, frozenset[Role]]] = {
 }
 """Who may send what `aspen.distributed.remote` takes, by the name it has there. All of it is a peer's: START runs any
 code that is installed."""
+
+
+def check_message(role: Role | None, message: object) -> None:
+    """Raises AccessDenied unless a key of this role may send this message; None is a key without any."""
+    type_id = type_id_of(type(message)) or type(message).__name__
+    if role is None:
+        raise AccessDenied(f"{type_id:.100} is for keys that are trusted, and this one is not any more")
+    check(role, type_id)
+
+
+def signals_of(role: Role | None) -> frozenset[str]:
+    """The names of the signals between actors that a key of this role may send; None is a key without any."""
+    return frozenset(name for name, allowed in SIGNALS.items() if role in allowed)
 
 
 def may(role: Role, type_id: str) -> bool:

@@ -305,6 +305,12 @@ class TrustedKeys:
         entry = self._trusted.find(node_id)
         return entry is not None and entry.role is Role.NODE
 
+    def role_of(self, node_id: str) -> Role | None:
+        """What that key may do; None: nothing."""
+        self._look()
+        entry = self._trusted.find(node_id)
+        return None if entry is None else entry.role
+
     def authorize(self, curve_key_z85: str) -> TrustEntry | None:
         """The entry of the key with which a connection has proved itself; None: refuse it."""
         self._look()

@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.connection
 import multiprocessing.reduction
 import queue
+import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,9 @@ class RealOffload:
 
     def lane(self, name: str) -> RealLane:
         """A new thread that does one thing after the other."""
+        if sys.getswitchinterval() > limits.LANE_SWITCH_S:
+            # Else a thread that returns from a system call waits 5 ms for a busy loop to give up the GIL.
+            sys.setswitchinterval(limits.LANE_SWITCH_S)
         lane = RealLane(self._loop, name)
         self._lanes = [there for there in self._lanes if not there.closed]
         self._lanes.append(lane)

@@ -66,11 +66,13 @@ class ZmqPeers:
         identify: Callable[[str], str | None],
         key_of: Callable[[str], str] = curve_public_z85,
         on_refused: Callable[[Refusal], None] | None = None,
+        advertised: Callable[[str], str] = lambda bound: bound,
     ) -> None:
         """Binds `address` (`tcp://host:port`, port 0 for any free one).
 
         `identify` gives the peer that holds a public CURVE key in z85, or None for one that is not trusted; it is pure,
         and asked at every handshake and for every frame. `key_of` gives the key of a peer: of a NodeId, unless told.
+        `advertised` says where peers reach what is bound at an address.
 
         Raises:
             ConfigError: the address cannot be bound, or the key is none; says why.
@@ -98,7 +100,7 @@ class ZmqPeers:
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
             socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN)
             socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-            self._address = bind(socket, address)
+            self._address = advertised(bind(socket, address))
         except BaseException:
             socket.close(0)
             self._gate.close()
@@ -108,7 +110,7 @@ class ZmqPeers:
 
     @property
     def address(self) -> str:
-        """Where it is bound, as `tcp://127.0.0.1:4571`."""
+        """Where peers reach it, as `tcp://127.0.0.1:4571`."""
         return self._address
 
     def listen(self, handler: PeerHandler) -> None:

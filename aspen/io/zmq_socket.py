@@ -87,8 +87,8 @@ class Reader:
                 log.exception("a frame was dropped because its handler failed")
         self._schedule()
 
-    def close(self) -> None:
-        """Stops reading and closes the socket. Idempotent."""
+    def close(self, linger_ms: int = 0) -> None:
+        """Stops reading and closes the socket; what was just sent has `linger_ms` to leave. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -96,7 +96,7 @@ class Reader:
         if self._soon is not None:
             self._soon.cancel()
         self._loop.remove_reader(self._descriptor)
-        self._socket.close(0)
+        self._socket.close(linger_ms)
 
     def _schedule(self) -> None:
         if self._soon is None and not self._closed:

@@ -3,7 +3,7 @@
     DOWN ──spawn──> STARTING ──first beat──> UP ──silence──> (killed) ──exit──> DOWN
                         │ exit, silence         │ exit
                         └──────────────> DOWN, spawned anew after a pause
-    exit code 0, a farewell, or an order to stop ──> ENDED      too many exits, or bad usage ──> GAVE_UP
+    exit code 0, a farewell, or an order to stop ──> ENDED      too many exits, bad usage, a bad disk ──> GAVE_UP
 
 The parent tells what happens (`started`, `beat`, `farewell`, `exited`, `tick`) with the time in nanoseconds, and
 performs the effects that come back. A node beats from its event loop, so one whose loop is held, or whose process is
@@ -27,6 +27,9 @@ GAVE_UP: Final = "gave_up"
 
 EXIT_USAGE: Final = 2
 """The exit code of a node that will never start like this."""
+
+EXIT_STORAGE: Final = 5
+"""The exit code of a node whose disk failed or lost what was on it: to start it again would be to believe that disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ class Heart:
             self.state = ENDED
         elif code == EXIT_USAGE:
             self._give_up("it cannot start like this; its last words say why")
+        elif code == EXIT_STORAGE:
+            self._give_up("its disk failed, or what is on it cannot be trusted; its last words say what to do")
         elif self._intensity.exceeded_by_one_at(now_ns):
             self._give_up(f"more than {limits.HEART_RESTARTS} ends in {limits.HEART_PERIOD_S:g} s")
         else:

@@ -9,7 +9,14 @@ from aspen.limits import RAFT_ENTRY_BYTES_MAX, RAFT_WRITES_WAITING_MAX
 from aspen.raft.log import Write
 from aspen.raft.membership import Membership
 from aspen.raft.progress import Flow
+from aspen.raft.state import NOTHING
 from aspen.raft.types import (
+    APPEND,
+    APPEND_RESPONSE,
+    FOLLOWER,
+    HEARTBEAT,
+    HEARTBEAT_RESPONSE,
+    LEADER,
     NOBODY,
     Entry,
     Leadership,
@@ -23,7 +30,7 @@ from aspen.raft.types import (
     Status,
 )
 
-_FROM_LEADER = frozenset((MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.TIMEOUT_NOW))
+_FROM_LEADER = frozenset((APPEND, HEARTBEAT, MessageKind.TIMEOUT_NOW))
 _VOTES = frozenset((MessageKind.VOTE, MessageKind.PRE_VOTE))
 
 
@@ -42,7 +49,7 @@ class Raft(Membership):
         """Lets one tick of time pass."""
         self._ticks += 1
         self._elapsed += 1
-        if self._role == Role.LEADER:
+        if self._role == LEADER:
             self._tick_leader()
         elif self._elapsed >= self._timeout:
             if self._may_stand():
@@ -57,7 +64,7 @@ class Raft(Membership):
             self._elapsed = 0
             self._transferee = NOBODY
             self._check_quorum()
-            if self._role != Role.LEADER:
+            if self._role != LEADER:
                 return
         if self._heartbeat_elapsed >= self._options.heartbeat_ticks:
             self._look_for_stalls()
@@ -73,13 +80,13 @@ class Raft(Membership):
             return
         if message.term != self._term and not self._step_term(message):
             return
-        if kind == MessageKind.APPEND_RESPONSE:
-            if self._role == Role.LEADER:
+        if kind == APPEND_RESPONSE:
+            if self._role == LEADER:
                 self._on_append_response(message)
         elif kind in _FROM_LEADER:
             self._step_from_leader(message)
-        elif kind == MessageKind.HEARTBEAT_RESPONSE:
-            if self._role == Role.LEADER:
+        elif kind == HEARTBEAT_RESPONSE:
+            if self._role == LEADER:
                 self._on_heartbeat_response(message)
                 self._confirm_reads()
         elif kind in _VOTES:
@@ -91,7 +98,7 @@ class Raft(Membership):
         elif kind == MessageKind.READ_INDEX_RESPONSE:
             self._on_read_index_response(message)
         elif kind == MessageKind.REFILL:
-            if self._role == Role.LEADER:
+            if self._role == LEADER:
                 self._on_refill(message)
 
     def _step_term(self, message: Message) -> bool:
@@ -111,17 +118,17 @@ class Raft(Membership):
                 return message.term == self._term + 1
             self._become_follower(message.term, message.sender if kind in _FROM_LEADER else NOBODY)
             return True
-        if kind in (MessageKind.APPEND, MessageKind.HEARTBEAT):
+        if kind in (APPEND, HEARTBEAT):
             # a leader that was cut off learns in this way that it leads no longer, also if nobody asks it for a vote
-            self._send(Message(MessageKind.APPEND_RESPONSE, message.sender, self._id, self._term, reject=True))
+            self._send(Message(APPEND_RESPONSE, message.sender, self._id, self._term, reject=True))
         elif kind == MessageKind.PRE_VOTE:
             self._send(Message(MessageKind.PRE_VOTE_RESPONSE, message.sender, self._id, self._term, reject=True))
         return False
 
     def _step_from_leader(self, message: Message) -> None:
-        if self._role == Role.LEADER:
+        if self._role == LEADER:
             raise InvariantBroken(f"members {self._id} and {message.sender} both lead in term {self._term}")
-        if self._role != Role.FOLLOWER:
+        if self._role != FOLLOWER:
             self._become_follower(self._term, message.sender)
         elif self._leader != message.sender:
             if self._leader != NOBODY:
@@ -129,9 +136,9 @@ class Raft(Membership):
             self._leader = message.sender
         self._elapsed = 0
         self._heard = self._ticks
-        if message.kind == MessageKind.APPEND:
+        if message.kind == APPEND:
             self._on_append(message)
-        elif message.kind == MessageKind.HEARTBEAT:
+        elif message.kind == HEARTBEAT:
             self._on_heartbeat(message)
         else:
             self._on_timeout_now(message)
@@ -142,10 +149,10 @@ class Raft(Membership):
             wanted = self._first_wanted()
             if wanted:
                 self._ask_refill(wanted)
-        elif self._configuration.members or log.offset:
+        elif not self._member_less or log.offset:
             log.commit_to(message.commit)
         if message.hint:
-            self._send(Message(MessageKind.HEARTBEAT_RESPONSE, message.sender, self._id, self._term, hint=message.hint))
+            self._send(Message(HEARTBEAT_RESPONSE, message.sender, self._id, self._term, hint=message.hint))
 
     def propose(self, payloads: Sequence[bytes]) -> int:
         """Appends an entry for each payload to the leader's log; returns the index of the last one.
@@ -197,15 +204,25 @@ class Raft(Membership):
     def has_ready(self) -> bool:
         """Whether `ready` has something to say."""
         log = self._log
-        if self._messages or self._after_sync or self._ack or log.offered < log.last or self._reads or self._refused:
+        if (
+            self._messages
+            or self._after_sync
+            or self._ack >= 0
+            or log.offered < log.last
+            or self._reads
+            or self._refused
+        ):
             return True
-        if self._hard_state() != self._written or self._snapshot is not None or self._refill_given:
+        written = self._written
+        if log.commit != written.commit or self._term != written.term or self._vote != written.vote:
             return True
-        if self._leadership_given != (self._term, self._leader, self._role):
+        if self._snapshot is not None or self._refill_given:
             return True
-        if log.given < log.applicable() and log.apply_bytes < self._options.apply_bytes_max:
+        if self._leadership_changed():
             return True
-        return self._role == Role.LEADER and self._leader_has_ready()
+        if log.given < log.commit and log.given < log.applicable() and log.apply_bytes < self._options.apply_bytes_max:
+            return True
+        return self._role == LEADER and self._leader_has_ready()
 
     def _leader_has_ready(self) -> bool:
         if self._snapshot_peers or self._commit_notice or (self._reads_asked and self._reads_may_begin()):
@@ -234,20 +251,27 @@ class Raft(Membership):
         log = self._log
         if len(log.writes) >= RAFT_WRITES_WAITING_MAX:
             raise UsageError(f"{len(log.writes)} writes are not durable yet; tell persisted before asking for more")
-        if self._role == Role.LEADER:
+        if self._role == LEADER:
             if self._reads_asked:
                 self._begin_reads()
             self._send_appends()
-        elif self._ack:
+        elif self._ack >= 0:
             self._send_ack()
         self._number += 1
 
-        hard_state = self._hard_state()
-        entries = log.entries[log.offered - log.offset :] if log.offered < log.last else ()
-        log.offered = log.last
+        written = self._written
+        changed = None
+        renewed = self._term != written.term or self._vote != written.vote
+        if renewed or log.commit != written.commit:
+            changed = self._written = self._hard_state()
+        last = log.last
+        entries: Sequence[Entry] = ()
+        if log.offered < last:
+            entries = log.entries[log.offered - log.offset :]
+            log.offered = last
         refill, self._refill_given = self._refill_given, []
         snapshot, self._snapshot = self._snapshot, None
-        must_sync = bool(entries or refill or snapshot) or hard_state[:2] != self._written[:2]
+        must_sync = bool(entries or refill or snapshot or renewed)
         after_sync, self._after_sync = self._after_sync, []
         if must_sync or after_sync:
             log.writes.append(
@@ -258,10 +282,8 @@ class Raft(Membership):
         refused, self._refused = self._refused, []
         snapshot_peers, self._snapshot_peers = self._snapshot_peers, []
         leadership = None
-        if self._leadership_given != (self._term, self._leader, self._role):
+        if self._leadership_changed():
             leadership = self._leadership_given = Leadership(self._term, self._leader, self._role)
-        changed = hard_state if hard_state != self._written else None
-        self._written = hard_state
         return Ready(
             self._number,
             changed,
@@ -270,7 +292,7 @@ class Raft(Membership):
             refill,
             messages,
             after_sync,
-            log.give(self._options.apply_bytes_max),
+            log.give(self._options.apply_bytes_max) if log.given < log.commit else (),
             reads,
             refused,
             snapshot_peers,
@@ -278,12 +300,16 @@ class Raft(Membership):
             must_sync,
         )
 
+    def _leadership_changed(self) -> bool:
+        given = self._leadership_given
+        return given.role is not self._role or given.leader != self._leader or given.term != self._term
+
     def _send_ack(self) -> None:
         """Acknowledges what the leader sent: at once if it is durable already, or else when it is."""
-        index, self._ack = self._ack, 0
+        index, self._ack = self._ack, NOTHING
         if self._leader == NOBODY:
             return
-        message = Message(MessageKind.APPEND_RESPONSE, self._leader, self._id, self._term, index=index)
+        message = Message(APPEND_RESPONSE, self._leader, self._id, self._term, index=index)
         log = self._log
         if index <= log.stable and not log.holes and self._snapshot is None and self._durable[0] == self._term:
             self._messages.append(message)
@@ -303,7 +329,7 @@ class Raft(Membership):
             self._durable = (write.term, write.vote)
             if write.refilled:
                 self._refill_durable(write.refilled)
-        if self._role == Role.LEADER:
+        if self._role == LEADER:
             self._own_stable()
         elif self._role == Role.CANDIDATE:
             self._own_vote_durable()
@@ -349,8 +375,10 @@ class Raft(Membership):
         The next Ready tells the journal. Returns False, and changes nothing, when it is not wanted: ask
         `wants_snapshot` right before the state is replaced, with no call in between.
         """
-        if self._role == Role.LEADER or not self.wants_snapshot(snapshot.index, snapshot.term):
+        if self._role == LEADER or not self.wants_snapshot(snapshot.index, snapshot.term):
             return False
+        if snapshot.term > self._term:
+            self._become_follower(snapshot.term, NOBODY)
         self._log.install(snapshot.index, snapshot.term)
         self._refill.clear()
         self._refilled = {index for index in self._refilled if index in self._log.holes}

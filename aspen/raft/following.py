@@ -19,7 +19,7 @@ class Following(Replication):
 
     def _on_append(self, message: Message) -> None:
         log = self._log
-        if not self._configuration.members and not log.offset:
+        if self._member_less and not log.offset:
             # a new member that took entries from the beginning on would never learn who the first voters were
             self._ask_refill(0)
         elif log.holes:

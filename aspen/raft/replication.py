@@ -12,7 +12,7 @@ from aspen.raft.log import UNKNOWN
 from aspen.raft.progress import Flow, Progress
 from aspen.raft.quorum import joint_reached
 from aspen.raft.state import State
-from aspen.raft.types import NOBODY, Entry, EntryKind, MemberId, Message, MessageKind, Role
+from aspen.raft.types import APPEND, HEARTBEAT, NOBODY, Entry, EntryKind, MemberId, Message, MessageKind, Role
 
 
 class Replication(State):
@@ -44,7 +44,7 @@ class Replication(State):
                 if self._commit_notice and not peer.inflight and peer.sent_commit < commit <= peer.match:
                     # nothing else is on its way that would tell it
                     peer.sent_commit = commit
-                    self._send(Message(MessageKind.HEARTBEAT, member, self._id, self._term, commit=commit))
+                    self._send(Message(HEARTBEAT, member, self._id, self._term, commit=commit))
             elif peer.flow == Flow.PROBE and not peer.paused:
                 self._send_append(member, peer)
         self._commit_notice = False
@@ -65,7 +65,7 @@ class Replication(State):
             peer.paused = True
         elif entries:
             peer.sent(entries[-1].index, sum([len(entry.data) for entry in entries]))
-        self._send(Message(MessageKind.APPEND, member, self._id, self._term, index, term, log.commit, entries))
+        self._send(Message(APPEND, member, self._id, self._term, index, term, log.commit, entries))
         return True
 
     def _want_snapshot(self, member: MemberId, peer: Progress) -> None:
@@ -89,7 +89,7 @@ class Replication(State):
             if member != self._id:
                 known = min(peer.match, commit)
                 peer.sent_commit = max(peer.sent_commit, known)
-                self._send(Message(MessageKind.HEARTBEAT, member, self._id, self._term, commit=known, hint=self._round))
+                self._send(Message(HEARTBEAT, member, self._id, self._term, commit=known, hint=self._round))
 
     # -- in -------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Replication(State):
         if term == UNKNOWN:
             self._want_snapshot(member, peer)
             return
-        self._send(Message(MessageKind.APPEND, member, self._id, self._term, index, term, self._log.commit))
+        self._send(Message(APPEND, member, self._id, self._term, index, term, self._log.commit))
 
     def _on_refill(self, message: Message) -> None:
         """A member with a damaged log asks for entries; what it had there counts no longer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from aspen.errors import InvariantBroken, UsageError
 from aspen.limits import RAFT_ENTRY_BYTES_MAX, RAFT_INFLIGHT_BYTES_MAX, RAFT_INFLIGHT_MESSAGES_MAX, RAFT_ROUNDS_MAX
@@ -18,6 +19,7 @@ from aspen.raft.types import (
     NOBODY,
     Configuration,
     Entry,
+    EntryKind,
     HardState,
     Leadership,
     MemberId,
@@ -32,6 +34,10 @@ from aspen.traits import RandomStream
 
 Asked = tuple[MemberId, bytes]
 """Who asked for a read, and the context."""
+
+
+NOTHING: Final = -1
+"""No index is to be acknowledged."""
 
 
 class State:
@@ -54,6 +60,7 @@ class State:
         "_leadership_given",
         "_lease_void",
         "_log",
+        "_member_less",
         "_messages",
         "_number",
         "_options",
@@ -91,9 +98,12 @@ class State:
 
         # durable
         self._term, self._vote = restored.hard_state.term, restored.hard_state.vote
-        self._written = HardState(self._term, self._vote, restored.hard_state.commit)
+        if self._log.offset_term > self._term:
+            # a snapshot was installed, and the term that it came in was not written any more: no vote was given in it
+            self._term, self._vote = self._log.offset_term, NOBODY
+        self._written = restored.hard_state
         """The last hard state that was given out to be written."""
-        self._durable = (self._term, self._vote)
+        self._durable = (restored.hard_state.term, restored.hard_state.vote)
         """The term and the vote that are known to be durable."""
         if self._log.last_term > self._term:
             raise InvariantBroken(f"the log has term {self._log.last_term}, and the hard state {self._term}")
@@ -137,7 +147,7 @@ class State:
         self._refused: list[bytes] = []
 
         # the follower's
-        self._ack = 0
+        self._ack = NOTHING
         """What is to be acknowledged to the leader of this term."""
         self._refill: dict[int, Entry] = {}
         """What holes may have held, until an entry behind them says so."""
@@ -152,6 +162,10 @@ class State:
         self._after_sync: list[Message] = []
         self._snapshot: SnapshotMeta | None = None
 
+        if restored.configuration is None:
+            between = self._log.entries[: self._log.applied - self._log.offset]
+            if any(entry.kind == EntryKind.CONFIGURATION for entry in between):
+                raise UsageError("the configuration changed since the snapshot: give the one in force at `applied`")
         self._set_configuration(restored.configuration or restored.snapshot.configuration)
         self._draw_timeout()
 
@@ -162,6 +176,8 @@ class State:
         if problem:
             raise InvariantBroken(f"{configuration} is no configuration: {problem}")
         self._configuration = configuration
+        self._member_less = not configuration.members
+        """It was never told who the members are."""
         self._groups: tuple[frozenset[MemberId], ...] = (
             (configuration.voters, configuration.outgoing) if configuration.joint else (configuration.voters,)
         )
@@ -207,7 +223,7 @@ class State:
     def _new_term(self, term: int, vote: MemberId) -> None:
         self._term = term
         self._vote = vote
-        self._ack = 0
+        self._ack = NOTHING
         self._refill.clear()
 
     def _end_leadership(self) -> None:

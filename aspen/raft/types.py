@@ -126,6 +126,11 @@ class SnapshotMeta(NamedTuple):
     """In force after the entry at `index`."""
 
 
+FOLLOWER: Final = Role.FOLLOWER
+LEADER: Final = Role.LEADER
+"""Under names of their own: the member of an enumeration costs a look into its class, and these are asked for often."""
+
+
 class MessageKind(IntEnum):
     """Kinds of messages between members."""
 
@@ -152,6 +157,12 @@ class MessageKind(IntEnum):
     """The leader's wish that the receiver begin an election at once."""
     REFILL = 11
     """`index`: the first entry that the sender lacks. It claims nothing about what the sender has."""
+
+
+APPEND: Final = MessageKind.APPEND
+APPEND_RESPONSE: Final = MessageKind.APPEND_RESPONSE
+HEARTBEAT: Final = MessageKind.HEARTBEAT
+HEARTBEAT_RESPONSE: Final = MessageKind.HEARTBEAT_RESPONSE
 
 
 class Message(NamedTuple):
@@ -236,7 +247,7 @@ class Restored:
     snapshot: SnapshotMeta = _FROM_NOTHING
     """The log begins after it."""
     configuration: Configuration | None = None
-    """In force at `applied`. None: that of `snapshot`, which then must be the latest."""
+    """In force at `applied`. None: that of `snapshot`, when it has not changed since."""
     entries: Sequence[Entry] = ()
     """Consecutive; those at or below `snapshot.index` are passed over."""
     applied: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aspen.errors import MapFull, UsageError
+from aspen.io import RealOffload
 from aspen.io.lmdb_storage import LmdbStorage
-from aspen.sim import SimDisk, VirtualRandom
-from aspen.traits import Storage, StorageTransaction
+from aspen.io.real_disk import RealDisk
+from aspen.sim import SimDisk, VirtualRandom, World
+from aspen.traits import Disk, Storage, StorageTransaction
 
 TABLES = ("mvcc", "meta")
 MAP_BYTES = 1 << 20
@@ -143,6 +146,53 @@ def test_a_full_map_refuses_and_what_was_committed_stays(storage: Storage) -> No
     fill(storage, b"b")
     storage.sync()
     assert [key for key, _ in rows(storage)] == [b"a", b"b"]
+
+
+class Disks:
+    """A disk of each world, and the offload that goes with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.real = RealDisk(path)
+        self.real_offload = RealOffload(self.loop)
+        self.world = World(seed=1)
+        self.sim = SimDisk("a", VirtualRandom(1)).mount(lambda what: None)
+
+    def verify(self, kind: str, name: str) -> None:
+        if kind == "sim":
+            self.world.run(self.sim.verify(name, self.world.ports("a").offload))
+        else:
+            self.loop.run_until_complete(self.real.verify(name, self.real_offload))
+
+    def close(self) -> None:
+        self.real_offload.close()
+        self.real.close()
+        self.world.close()
+        self.loop.close()
+
+
+@pytest.mark.parametrize("kind", ["sim", "real"])
+def test_stores_are_verified_replaced_and_removed(kind: str, tmp_path: Path) -> None:
+    disks = Disks(tmp_path)
+    disk: Disk = disks.sim if kind == "sim" else disks.real
+    for name, key in (("kv", b"old"), ("kv.new", b"new")):
+        storage = disk.storage(name, TABLES, map_bytes=MAP_BYTES)
+        fill(storage, key)
+        storage.close()
+        disks.verify(kind, name)
+    disk.rename_storage("kv.new", "kv")
+    storage = disk.storage("kv", TABLES, map_bytes=MAP_BYTES)
+    assert [key for key, _ in rows(storage)] == [b"new"]
+    storage.close()
+    with pytest.raises(FileNotFoundError):
+        disk.rename_storage("kv.new", "kv")
+    disk.remove_storage("kv")
+    disk.remove_storage("kv")
+    disks.verify(kind, "kv")
+    storage = disk.storage("kv", TABLES, map_bytes=MAP_BYTES)
+    assert rows(storage) == []
+    storage.close()
+    disks.close()
 
 
 KEYS = st.sampled_from([b"a", b"ab", b"b", b"\x00", b"\xff\xff", b"k" * 511]) | st.binary(min_size=1, max_size=3)

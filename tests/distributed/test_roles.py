@@ -21,6 +21,7 @@ LOCAL = {"aspen.pg.changed"}
 MAY_SEND = {
     Role.NODE: {
         "aspen.member.said",
+        "aspen.join.taken_in",
         "aspen.pg.changes",
         "aspen.pg.digest",
         "aspen.pg.table",
@@ -36,7 +37,7 @@ MAY_SEND = {
     Role.CLIENT: set(),
     Role.JOINER: set(),
 }
-LOOK = {"info", "tree", "top", "status", "state", "crashes", "dead_letters", "trace", "nodes", "relay"}
+LOOK = {"info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "trace", "nodes", "relay"}
 ACT = {"restart", "suspend", "resume", "kill"}
 RULE = {"eval", "complete", "stop", "ticket"}
 MAY_ASK = {

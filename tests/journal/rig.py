@@ -46,7 +46,7 @@ def entries(first: int, count: int, term: int = 1, size: int = 40) -> list[Entry
 class Oracle:
     """A list, and what else a journal holds. As dumb as can be."""
 
-    hard: HardState = HardState()
+    hard: HardState = field(default_factory=HardState)
     snapshot: SnapshotMeta = START
     members: bytes = b"members"
     log: list[Entry] = field(default_factory=list)

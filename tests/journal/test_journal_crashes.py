@@ -1,4 +1,4 @@
-"""Whatever a loss of power leaves, at any moment: every batch whose write returned is there, and at most the one after it."""
+"""Whatever a loss of power leaves, at any moment: each batch whose write returned, at most one more, and none half."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 
 from aspen.errors import DirectoryRefused
-from aspen.journal import Batch, Journal
+from aspen.journal import Batch, Journal, is_empty
 from aspen.raft import HardState, SnapshotMeta
 from tests.journal.recorder import Recorder, moments
 from tests.journal.rig import (
@@ -20,6 +20,7 @@ from tests.journal.rig import (
     disk_with,
     entries,
     held,
+    mount,
     reopen,
 )
 
@@ -69,17 +70,15 @@ def test_every_crash_image_holds_what_was_acknowledged_and_nothing_half() -> Non
         for image in device.images(rng, samples=20):
             images += 1
             disk = disk_with(image)
-            try:
-                journal, recovered = reopen(disk)
-            except DirectoryRefused as error:
-                assert "no journal" in str(error)
+            if is_empty(mount(disk)):
                 assert at < created, "a journal that was made is there"
                 continue
+            journal, recovered = reopen(disk)
             assert held(recovered) in allowed, (at, recorder.ops[at - 1][:3])
             assert recovered.damage == ()
             assert recovered.clean <= (recovered.cut_bytes == 0)
             # And it goes on from there, over what was cut off.
-            more = entries(held(recovered).last + 1, 2, term=9, size=700)
+            more = entries(held(recovered).last + 1, 1, term=9, size=10)
             journal.write(Batch(HardState(9, 9, 1), more))
             disk.cut_off()
             disk.lose_power()
@@ -99,5 +98,5 @@ def test_a_directory_whose_making_was_cut_short_can_be_made_again() -> None:
             try:
                 reopen(disk)
             except DirectoryRefused:
-                Journal.create(disk.mount(lambda what: None).files("raft"), IDENTITY, START, options=OPTIONS)
+                Journal.create(mount(disk), IDENTITY, START, options=OPTIONS)
                 assert reopen(disk)[1].identity.boots == 1, at

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aspen import limits
-from aspen.node.heart import DOWN, ENDED, GAVE_UP, STARTING, STOPPING, UP, Effect, Heart, Kill, Spawn, Terminate
+from aspen.node.heart import (
+    DOWN,
+    ENDED,
+    EXIT_STORAGE,
+    EXIT_USAGE,
+    GAVE_UP,
+    STARTING,
+    STOPPING,
+    UP,
+    Effect,
+    Heart,
+    Kill,
+    Spawn,
+    Terminate,
+)
 
 S = 1_000_000_000
 
@@ -68,11 +84,20 @@ def test_an_orderly_end_is_the_end() -> None:
     assert world.pass_time(100) == []
 
 
-def test_bad_usage_is_given_up_at_once() -> None:
+@pytest.mark.parametrize("code", [EXIT_USAGE, EXIT_STORAGE])
+def test_bad_usage_and_a_bad_disk_are_given_up_at_once(code: int) -> None:
     world = World()
     world.pass_time(0.1)
-    world.heart.exited(world.now, 2)
+    world.heart.exited(world.now, code)
     assert (world.heart.state, world.heart.over) == (GAVE_UP, True)
+
+
+def test_a_disk_that_fails_while_it_is_up_is_given_up() -> None:
+    world = World()
+    world.up()
+    world.heart.exited(world.now, EXIT_STORAGE)
+    assert world.pass_time(100) == []
+    assert "disk" in world.heart.why
 
 
 def test_too_many_ends_are_given_up_and_pauses_grow() -> None:

@@ -1,7 +1,7 @@
 """Members on disks that lose what was not synced, in a network that may do anything, and a judge who sees all of it.
 
-Everything that happens is a call: `deliver`, `sync`, `crash` ... so that a transcript, a unit test and Hypothesis drive the
-same machinery. The judge (`Judge`) raises `Violation` at the first step that breaks a promise of Raft:
+Everything that happens is a call: `deliver`, `sync`, `crash` ... so that a transcript, a unit test and Hypothesis drive
+the same machinery. The judge (`Judge`) raises `Violation` at the first step that breaks a promise of Raft:
 
 - election safety: one leader a term (Raft paper, figure 3)
 - log matching: an entry's index and term name everything before it
@@ -59,8 +59,8 @@ class Machine:
 class Disk:
     """What survives: the journal, and the machine's state as it was synced last."""
 
-    hard_state: HardState = HardState()
-    snapshot: SnapshotMeta = SnapshotMeta()
+    hard_state: HardState = field(default_factory=HardState)
+    snapshot: SnapshotMeta = field(default_factory=SnapshotMeta)
     entries: list[Entry] = field(default_factory=list)
     machine: Machine = field(default_factory=Machine)
     damaged: set[int] = field(default_factory=set)
@@ -182,8 +182,9 @@ class Network:
         for id in (*voters, *learners):
             self.add(id, configuration)
 
-    def add(self, id: int, configuration: Configuration = Configuration()) -> None:
+    def add(self, id: int, configuration: Configuration | None = None) -> None:
         """A member with an empty disk, which comes up."""
+        configuration = configuration or Configuration()
         disk = Disk(snapshot=SnapshotMeta(0, 0, configuration), machine=Machine(configuration=configuration))
         self.members[id] = Member(id, disk, Options(id=id, **self.options))
         self.restart(id)
@@ -329,14 +330,21 @@ class Network:
 
     # -- all at once ----------------------------------------------------------------------
 
-    def settle(self, *ids: int, rounds: int = 1_000) -> None:
-        """Everything is synced, sent and delivered at once, until nothing happens any more."""
+    def settle(self, *ids: int, rounds: int = 1_000, slow: int | None = None) -> None:
+        """Everything is synced, sent and delivered at once, until nothing happens any more.
+
+        The disk of `slow` does nothing meanwhile.
+        """
         chosen = ids or tuple(self.members)
         for _ in range(rounds):
             busy = False
             for id in chosen:
                 member = self.members[id]
                 while member.raft is not None and self.ready(id) is not None:
+                    busy = True
+                    if id != slow:
+                        self.sync(id, len(member.writes))
+                if member.raft is not None and member.writes and id != slow:
                     busy = True
                     self.sync(id, len(member.writes))
             for flight in [flight for flight in self.flights if self._moves(flight, chosen)]:
@@ -435,6 +443,8 @@ class Judge:
             self.committed[index] = (term, min(since, raft._term))
         if log.commit > before and log.commit > log.offset:
             term = log.term(log.commit)
+            if term != raft._term:
+                raise Violation(f"{member.id}, leading in {raft._term}, commits up to an entry of term {term}")
             for group in raft._groups:
                 have = sum(self._has(self.network.members[voter].disk, log.commit, term) for voter in group)
                 if have * 2 <= len(group):

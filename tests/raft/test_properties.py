@@ -12,7 +12,6 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.raft.chaos import chaos
 
-
 EXAMPLES = int(os.environ.get("ASPEN_RAFT_EXAMPLES", "40"))
 STEPS = int(os.environ.get("ASPEN_RAFT_STEPS", "80"))
 

@@ -1,8 +1,8 @@
 """A small language for what happens in a group, and the text of what follows from it.
 
 A transcript is a text file: `#` begins a comment, `> ` a command, and the indented lines after a command are what it
-made happen. To write those anew after a change that is meant, run `ASPEN_REWRITE=1 pytest tests/raft/test_transcripts.py`
-and read the difference.
+made happen. To write those anew after a change that is meant, run
+`ASPEN_REWRITE=1 pytest tests/raft/test_transcripts.py` and read the difference.
 
     members 1 2 3 [learners 4] [option=value]   a group; each option as in `aspen.raft.Options`
     join 4                                      a member with an empty disk, not yet of the group
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from aspen.errors import AspenError
-from aspen.raft import ConfigurationChange, Step, Transition
+from aspen.raft import ConfigurationChange, Raft, Step, Transition
 from tests.raft.network import Flight, Network, describe_configuration, describe_entry, describe_message
 
 SIGNS = {"+": Step.ADD_VOTER, "-": Step.REMOVE, "~": Step.ADD_LEARNER}
@@ -45,7 +45,8 @@ SIGNS = {"+": Step.ADD_VOTER, "-": Step.REMOVE, "~": Step.ADD_LEARNER}
 class Transcript:
     """Runs commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: type[Raft] = Raft) -> None:
+        self.core = core
         self.lines: list[str] = []
         self.quiet = False
         self.network: Network | None = None
@@ -87,7 +88,7 @@ class Transcript:
                 group = groups["learners"]
             else:
                 group.append(int(word))
-        self.network = Network(groups["voters"], groups["learners"], say=self.say, **options)
+        self.network = Network(groups["voters"], groups["learners"], core=self.core, say=self.say, **options)
 
     def do_join(self, id: str) -> None:
         self.net.add(int(id))

@@ -1,0 +1,328 @@
+"""`Keyspace`: keys with all their versions, one revision counter.
+
+A write is two rows: the version in `mvcc`, and in `revs` what was done at that revision. The newest version of a key,
+its *head*, is remembered for keys in use: always for those whose rows are not in the storage yet, so that a head that is
+not remembered is looked up there alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final, NamedTuple
+
+from aspen.errors import StorageCorrupt
+from aspen.kv.layout import (
+    AFTER_VERSIONS,
+    DEAD,
+    DEAD_RECORD,
+    DIRECTORY,
+    DIRECTORY_END,
+    LIVE,
+    MVCC,
+    RECORD,
+    REVS,
+    STEM_END,
+    SUFFIX,
+    SUFFIX_BYTES,
+    U32_MAX,
+    U64_MAX,
+    after_prefix,
+    directories,
+    escape,
+    newest_at,
+    node_of,
+    node_prefix,
+    node_value,
+    revision_of,
+    revs_key,
+    suffix,
+    unescape,
+)
+from aspen.kv.types import FROM_KEY, KeyValue
+from aspen.kv.write_behind import WriteBehind
+from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES
+
+_SKIPPED_MAX: Final = 16
+"""Versions of one key that a scan steps over before it seeks."""
+
+_STATE = Struct("<BQQQIQQQI")
+
+
+class Head(NamedTuple):
+    """The newest version of a key; `version` 0: it is deleted."""
+
+    revision: int
+    sub: int
+    create: int
+    version: int
+    lease: int
+
+
+class Version(NamedTuple):
+    """A version of a key as a scan finds it."""
+
+    key: bytes
+    revision: int
+    sub: int
+    record: bytes
+
+    def key_value(self, *, keys_only: bool = False) -> KeyValue:
+        """As results have it."""
+        _, create, version, lease = RECORD.unpack_from(self.record)
+        value = b"" if keys_only else self.record[RECORD.size :]
+        return KeyValue(self.key, value, create, self.revision, version, lease)
+
+
+class Keyspace:
+    """See the module."""
+
+    __slots__ = (
+        "_old",
+        "_tables",
+        "_young",
+        "alarms",
+        "compact_revision",
+        "id",
+        "next_node",
+        "prefix",
+        "quota_bytes",
+        "revision",
+        "scrub_at",
+        "size_bytes",
+    )
+
+    def __init__(self, tables: WriteBehind, id: int) -> None:
+        self._tables = tables
+        self.id = id
+        self.prefix = bytes([id])
+        self.revision = 1
+        self.compact_revision = 0
+        self.scrub_at = (0, 0)
+        """Revision and sub-revision in `revs` before which a compaction has done its work."""
+        self.size_bytes = 0
+        self.quota_bytes = KV_QUOTA_BYTES
+        self.next_node = 1
+        self.alarms: set[int] = set()
+        self._young: dict[bytes, Head] = {}
+        self._old: dict[bytes, Head] = {}
+
+    # -- its own state ------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        """What it must remember beside its rows."""
+        alarms = sum(1 << alarm for alarm in self.alarms)
+        return _STATE.pack(
+            self.id,
+            self.revision,
+            self.compact_revision,
+            *self.scrub_at,
+            self.size_bytes,
+            self.quota_bytes,
+            self.next_node,
+            alarms,
+        )
+
+    def restore(self, state: bytes) -> None:
+        """Takes over such a state."""
+        _, self.revision, self.compact_revision, at, sub, self.size_bytes, self.quota_bytes, self.next_node, alarms = (
+            _STATE.unpack(state)
+        )
+        self.scrub_at = (at, sub)
+        self.alarms = {alarm for alarm in range(alarms.bit_length()) if alarms >> alarm & 1}
+
+    # -- heads --------------------------------------------------------------------------------
+
+    def newest(self, key: bytes) -> Head | None:
+        """The newest version, be it a deletion; None: none is known."""
+        head = self._young.get(key)
+        if head is None:
+            head = self._old.get(key)
+            if head is None:
+                head = self._load(key)
+                if head is None:
+                    return None
+            if len(self._young) < KV_HEADS_CACHED:
+                self._young[key] = head
+        return head
+
+    def head(self, key: bytes) -> Head | None:
+        """The newest version; None: the key is not there."""
+        head = self.newest(key)
+        return head if head is not None and head[3] else None
+
+    def rotate(self) -> None:
+        """Forgets heads not used for long. Only when all changes but those since the last call are in the storage."""
+        if len(self._young) >= KV_HEADS_CACHED:
+            self._old = self._young
+            self._young = {}
+
+    def _load(self, key: bytes) -> Head | None:
+        """The head that the storage has."""
+        stem = self.stem(key)
+        if stem is None:
+            return None
+        for row, record in self._tables.scan_stored(MVCC, stem, stem + AFTER_VERSIONS):
+            revision, sub = revision_of(row)
+            if record[0] == DEAD:
+                return Head(revision, sub, 0, 0, 0)
+            _, create, version, lease = RECORD.unpack_from(record)
+            return Head(revision, sub, create, version, lease)
+        return None
+
+    # -- where keys are -----------------------------------------------------------------------
+
+    def stem(self, key: bytes) -> bytes | None:
+        """What the rows of a key begin with; None: a long key whose directories are not there."""
+        if len(key) <= KV_KEY_CHUNK_BYTES:
+            return self.prefix + key.replace(b"\0", b"\0\xff") + STEM_END
+        prefix = self.prefix
+        chunks = directories(key)
+        for chunk in chunks:
+            found = self._tables.get(MVCC, prefix + escape(chunk) + DIRECTORY_END)
+            if found is None:
+                return None
+            prefix = node_prefix(self.id, node_of(found))
+        return prefix + escape(key[len(chunks) * KV_KEY_CHUNK_BYTES :]) + STEM_END
+
+    def make_stem(self, key: bytes) -> bytes:
+        """The same; the directories are made."""
+        prefix = self.prefix
+        chunks = directories(key)
+        for chunk in chunks:
+            row = prefix + escape(chunk) + DIRECTORY_END
+            found = self._tables.get(MVCC, row)
+            if found is None:
+                found = node_value(self.next_node)
+                self.next_node += 1
+                self._tables.changes(MVCC)[row] = found
+                self.size_bytes += len(row) + len(found)
+            prefix = node_prefix(self.id, node_of(found))
+        return prefix + escape(key[len(chunks) * KV_KEY_CHUNK_BYTES :]) + STEM_END
+
+    def prune(self, key: bytes) -> None:
+        """Takes out the directories of a long key that have become empty."""
+        rows = []
+        prefix = self.prefix
+        for chunk in directories(key):
+            row = prefix + escape(chunk) + DIRECTORY_END
+            found = self._tables.get(MVCC, row)
+            if found is None:
+                break
+            prefix = node_prefix(self.id, node_of(found))
+            rows.append((row, found, prefix))
+        for row, found, under in reversed(rows):
+            if next(self._tables.scan(MVCC, under, after_prefix(under)), None) is not None:
+                break
+            self._tables.changes(MVCC)[row] = None
+            self.size_bytes -= len(row) + len(found)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def put(self, key: bytes, value: bytes, lease: int, revision: int, sub: int) -> Head:
+        """Writes a version."""
+        head = self.head(key)
+        head = (
+            Head(revision, sub, head[2], head[3] + 1, lease)
+            if head is not None
+            else Head(revision, sub, revision, 1, lease)
+        )
+        record = RECORD.pack(LIVE, head[2], head[3], lease) + value
+        self._write(key, head, record, b"\1" + key)
+        return head
+
+    def delete(self, key: bytes, revision: int, sub: int) -> None:
+        """Writes that a key, which is there, is not any more."""
+        self._write(key, Head(revision, sub, 0, 0, 0), DEAD_RECORD, b"\0" + key)
+
+    def _write(self, key: bytes, head: Head, record: bytes, done: bytes) -> None:
+        if len(key) <= KV_KEY_CHUNK_BYTES:
+            stem = self.prefix + key.replace(b"\0", b"\0\xff") + STEM_END
+        else:
+            stem = self.make_stem(key)
+        revision, sub = head[0], head[1]
+        row = stem + SUFFIX.pack(U64_MAX - revision, U32_MAX - sub)
+        tables = self._tables
+        tables.changes(MVCC)[row] = record
+        tables.changes(REVS)[revs_key(self.id, revision, sub)] = done
+        self._young[key] = head
+        self.size_bytes += len(row) + len(record) + len(done) + 13
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """A key as it is now."""
+        head = self.head(key)
+        if head is None:
+            return None
+        revision, sub, create, version, lease = head
+        stem = self.stem(key)
+        record = None if stem is None else self._tables.get(MVCC, stem + suffix(revision, sub))
+        if record is None:
+            raise StorageCorrupt(f"the version {revision} of a key is gone; rebuild the store from peers")
+        return KeyValue(key, record[RECORD.size :], create, revision, version, lease)
+
+    def get_at(self, key: bytes, revision: int) -> Version | None:
+        """The newest version of a key at or below a revision; None: there is none, or it is a deletion."""
+        stem = self.stem(key)
+        if stem is None:
+            return None
+        for row, record in self._tables.scan(MVCC, stem + newest_at(revision), stem + AFTER_VERSIONS):
+            return Version(key, *revision_of(row), record) if record[0] == LIVE else None
+        return None
+
+    def scan(self, key: bytes, end: bytes, revision: int, *, deleted: bool = False) -> Iterator[Version]:
+        """The keys of a range as they were at a revision, in order; `deleted`: those deleted by then too.
+
+        Change nothing between its steps.
+        """
+        if not end:
+            version = self.get_at(key, revision)
+            return iter(()) if version is None else iter((version,))
+        if end == FROM_KEY:
+            return self._scan(self.prefix, b"", key, None, revision, deleted)
+        if end <= key:
+            return iter(())
+        return self._scan(self.prefix, b"", key, end, revision, deleted)
+
+    def _scan(
+        self, prefix: bytes, base: bytes, low: bytes, high: bytes | None, revision: int, deleted: bool
+    ) -> Iterator[Version]:
+        """Of the keys that begin with `base` and lie under `prefix`, those whose rest is in `[low, high)`."""
+        size = KV_KEY_CHUNK_BYTES
+        low_chunk, high_chunk = low[:size], b"" if high is None else high[:size]
+        low_inside, high_inside = len(low) > size, high is not None and len(high) > size
+        start: bytes | None = prefix + escape(low_chunk) + (DIRECTORY_END if low_inside else b"")
+        if high is None:
+            stop = after_prefix(prefix)
+        else:
+            stop = prefix + escape(high_chunk) + (DIRECTORY_END + b"\0" if high_inside else b"")
+        newest = newest_at(revision)
+        begins = len(prefix)
+        while start is not None:
+            at, start = start, None
+            stem, found, skipped = b"", False, 0
+            for row, record in self._tables.scan(MVCC, at, stop):
+                tag = record[0]
+                if tag == DIRECTORY:
+                    chunk = unescape(row[begins:-2])
+                    yield from self._scan(
+                        node_prefix(self.id, node_of(record)),
+                        base + chunk,
+                        low[size:] if low_inside and chunk == low_chunk else b"",
+                        high[size:] if high is not None and high_inside and chunk == high_chunk else None,
+                        revision,
+                        deleted,
+                    )
+                    continue
+                if row[:-SUFFIX_BYTES] != stem:
+                    stem, found, skipped = row[:-SUFFIX_BYTES], False, 0
+                if found or row[-SUFFIX_BYTES:] < newest:
+                    skipped += 1
+                    if skipped > _SKIPPED_MAX:
+                        start = stem + (AFTER_VERSIONS if found else newest)
+                        break
+                    continue
+                found = True
+                if tag == LIVE or deleted:
+                    yield Version(base + unescape(stem[begins:-2]), *revision_of(row), record)
