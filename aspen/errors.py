@@ -69,6 +69,13 @@ class NoConnection(CallError):
     """The node is not reachable. The call may have been executed."""
 
 
+class NotUnderstood(CallError):
+    """The other node has not imported a class of the message, or has another version of it. Nothing else is affected.
+
+    Says which class, what to do, and whether the call was executed.
+    """
+
+
 class Overloaded(CallError):
     """The mailbox is full. Not executed: slow down, or try again later."""
 
