@@ -6,8 +6,6 @@ in the names: `_s` seconds, `_ms` milliseconds, `_ns` nanoseconds, `_bytes`, `_m
 
 from __future__ import annotations
 
-from typing import Final
-
 # -- mailboxes and the scheduler ------------------------------------------------------------
 
 MAILBOX_MESSAGES_MAX = 65_536
@@ -834,37 +832,37 @@ TUPLE_DEPTH_MAX = 32
 
 # Leases
 
-LEASE_DRIFT: Final = 0.01
+LEASE_DRIFT = 0.01
 """How much faster the leader's clock may run than a holder's; the leader waits so much longer before a lease ends."""
 
-LEASE_CHECKPOINT_EVERY_S: Final = 300.0
+LEASE_CHECKPOINT_EVERY_S = 300.0
 """What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
 
-LEASE_DUE_MAX: Final = 1000
+LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
 
-LEASE_PROPOSE_AGAIN_S: Final = 5.0
+LEASE_PROPOSE_AGAIN_S = 5.0
 """An expiry that was proposed and has not been applied is proposed again after so long."""
 
-LEASE_TICK_GAP_S: Final = 1.0
+LEASE_TICK_GAP_S = 1.0
 """A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
 
 
 # Watches
 
-WATCHES_PER_STREAM_MAX: Final = 20_000
+WATCHES_PER_STREAM_MAX = 20_000
 """Watches of one connection."""
 
-WATCH_STREAM_BYTES_MAX: Final = 4 << 20
+WATCH_STREAM_BYTES_MAX = 4 << 20
 """What waits for one connection, or is on its way to it, before its watches fall behind."""
 
-WATCH_EVENT_OVERHEAD_BYTES: Final = 64
+WATCH_EVENT_OVERHEAD_BYTES = 64
 """What an event counts beside its keys and values."""
 
-WATCH_FRAGMENT_BYTES: Final = 1 << 20
+WATCH_FRAGMENT_BYTES = 1 << 20
 """A revision with more is cut for watches that asked for it."""
 
-WATCH_CATCH_UP_WATCHES: Final = 256
+WATCH_CATCH_UP_WATCHES = 256
 """How many watches that are behind share one page of the history."""
 
 
@@ -942,6 +940,9 @@ _check(KV_SNAPSHOT_CHUNK_BYTES * 2 < FRAME_BYTES_MAX, "a chunk fits a frame")
 _check(0 < KV_QUOTA_CLEARED < 1, "an alarm does not flap")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
+_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
+
+
 _check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
 _check(KV_PART_BYTES_MAX * 2 <= CONTROL_REQUEST_BYTES_MAX, "a part fits a frame of the control port, relayed too")
 _check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and more")
@@ -957,9 +958,6 @@ _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the w
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
-_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
-
-
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
@@ -967,6 +965,7 @@ _check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "
 _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
+_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
 _check(REPLICATION_HEARTBEAT_TICKS * 4 < REPLICATION_ELECTION_TICKS, "a lost heartbeat is no lost leader")
 _check(
     REPLICATION_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_CHUNK_BYTES_MAX,
@@ -996,4 +995,3 @@ _check(
     "also on a follower",
 )
 _check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")
-_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")

@@ -15,15 +15,11 @@ from aspen.cli.app import DONE, FAILED, Settings, events_option, on_loop, print_
 from aspen.cli.run import DEFAULT_FILE
 from aspen.io.children import ChildProcess
 from aspen.io.clock import RealClock
-from aspen.io.files import make_folder
-from aspen.io.keys import load_or_create_identity
-from aspen.io.signals import StopSignals
-from aspen.limits import HEART_SILENCE_S, KV_VOTERS_MAX, UP_NODES_MAX
-from aspen.node import load_application
 from aspen.io.files import make_folder, read_text
+from aspen.io.keys import load_or_create_identity
 from aspen.io.logs import stderr_is_terminal
 from aspen.io.signals import StopSignals
-from aspen.limits import HEART_SILENCE_S, UP_NODES_MAX
+from aspen.limits import HEART_SILENCE_S, KV_VOTERS_MAX, UP_NODES_MAX
 from aspen.node import load_application, read_config
 from aspen.node.config import LOG_LEVELS
 from aspen.node.heart import ENDED, EXIT_STORAGE, GAVE_UP, Effect, Heart, Kill, Spawn

@@ -46,8 +46,6 @@ _ACTORS: Final = b"a"
 _MEMBERSHIP: Final = b"m"
 _GROUPS: Final = b"g"
 _RELAYED: Final = b"r"
-_REPLICATED: Final = b"c"
-_JOINED: Final = b"j"
 _JOINED: Final = b"j"
 _REPLICATED: Final = b"c"
 _TABLE: Final = "aspen.distribution"
@@ -185,15 +183,12 @@ class Distribution(Actor):
             if kind == _MEMBERSHIP:
                 self._members.on_frame(peer, body, role)
             elif kind == _GROUPS:
-                self._groups.on_frame(peer, body)
+                self._groups.on_frame(peer, body, role)
             elif kind == _REPLICATED:
+                roles.check(role, roles.REPLICATED)
                 replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
                 if replicating is not None:
                     replicating.on_replicated(peer, body)
-                self._groups.on_frame(peer, body, role)
-                self._groups.on_frame(peer, body, role)
-            elif kind == _REPLICATED:
-                self._on_replicated(peer, body, role)
             elif kind == _RELAYED:
                 relayed = decode_relayed(body)
                 roles.check_message(role, relayed)
@@ -208,13 +203,6 @@ class Distribution(Actor):
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
         except AccessDenied as error:
             self._links.end_session(peer, f"it sent what it may not: {error}")
-
-    def _on_replicated(self, peer: str, body: bytes, role: Role | None) -> None:
-        if role not in roles.NODES:
-            raise AccessDenied("messages of replicated groups are between nodes")
-        replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
-        if replicating is not None:
-            replicating.on_replicated(peer, body)
 
     def _on_taken_in(self, peer: str, news: object) -> None:
         if type(news) is not TakenIn:

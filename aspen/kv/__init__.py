@@ -49,8 +49,8 @@ from aspen.kv.txn import (
 )
 from aspen.kv.types import (
     FROM_KEY,
-    Compare,
     CompactResult,
+    Compare,
     DeleteResult,
     KeyValue,
     PutResult,

@@ -28,8 +28,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aspen.errors import ConfigError
-from aspen.limits import KV_QUOTA_BYTES, KV_QUOTA_BYTES_MIN, KV_VOTERS_MAX, MEMBER_SEEDS_MAX
-from aspen.limits import MEMBER_ADDRESS_CHARS_MAX, MEMBER_SEEDS_MAX
+from aspen.limits import (
+    KV_QUOTA_BYTES,
+    KV_QUOTA_BYTES_MIN,
+    KV_VOTERS_MAX,
+    MEMBER_ADDRESS_CHARS_MAX,
+    MEMBER_SEEDS_MAX,
+)
 from aspen.node.addresses import ADDRESS, is_wildcard
 from aspen.trust import curve_public_z85
 
@@ -71,6 +76,8 @@ class NodeConfig:
     cluster_seeds: tuple[tuple[str, str], ...] = ()
     """Nodes of other machines to join through: node id, and the address of its links. Those of this machine that are in
     the cluster are found without."""
+    joined_seeds: tuple[tuple[str, str], ...] = ()
+    """Nodes through which it has joined by a ticket. An address that `cluster_seeds` or later news have counts more."""
     kv_application: str = "supervisors.kv:Kv"
     """Class path of the application that is its member of the replicated store."""
     kv_enabled: bool = False
@@ -84,8 +91,6 @@ class NodeConfig:
     """Keeps so many revisions and compacts those before, now and then; 0: not."""
     kv_compact_s: float = 0.0
     """Keeps the revisions of so many seconds and compacts those before, now and then; 0: not."""
-    joined_seeds: tuple[tuple[str, str], ...] = ()
-    """Nodes through which it has joined by a ticket. An address that `cluster_seeds` or later news have counts more."""
     log_level: str = "info"
     log_format: str = "auto"
     """`text`, `json`, or `auto`: text on a terminal and JSON elsewhere."""
@@ -101,10 +106,9 @@ class NodeConfig:
         sections: dict[str, Any] = {}
         for section, keys in _KEYS.items():
             sections[section] = {key: getattr(self, attribute) for key, (attribute, _) in keys.items()}
-        sections["kv"]["voters"] = list(self.kv_voters)
-        sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in self.cluster_seeds]
         seeds = dict(self.joined_seeds) | dict(self.cluster_seeds)
         sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in seeds.items()]
+        sections["kv"]["voters"] = list(self.kv_voters)
         sections["apps"] = {name: dict(settings) for name, settings in self.apps.items()}
         return sections
 

@@ -18,9 +18,6 @@ from typing import Any, Final
 import aspen
 from aspen import limits
 from aspen.actor import Process, System, make_ref, system_of_loop
-from aspen.distributed import Joining, distribution_of
-from aspen.distributed.joining import Join, JoinBook
-from aspen.actor import Process, System, make_ref
 from aspen.distributed import Joining, NodeInfo, distribution_of
 from aspen.distributed.joining import Join, JoinBook, TakenIn
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket

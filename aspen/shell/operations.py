@@ -40,8 +40,8 @@ from aspen.shell.control import NodeControl
 from aspen.shell.line import Line, Through
 from aspen.shell.protocol import OPERATIONS, PROTOCOL, Event, Failure, Operation, Request, allows
 from aspen.shell.relay import Tunnel, desk_of
-from aspen.shell.store import StoreTunnel
 from aspen.shell.sizes import size_now
+from aspen.shell.store import StoreTunnel
 from aspen.shell.views import Action
 from aspen.trust import TrustEntry
 from aspen.types import KILL
