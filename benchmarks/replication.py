@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import json
 import os
-import selectors
 import shutil
 import subprocess
 import sys

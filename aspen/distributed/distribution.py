@@ -185,7 +185,10 @@ class Distribution(Actor):
             elif kind == _GROUPS:
                 self._groups.on_frame(peer, body, role)
             elif kind == _REPLICATED:
-                self._on_replicated(peer, body, role)
+                roles.check(role, roles.REPLICATED)
+                replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
+                if replicating is not None:
+                    replicating.on_replicated(peer, body)
             elif kind == _RELAYED:
                 relayed = decode_relayed(body)
                 roles.check_message(role, relayed)
@@ -200,13 +203,6 @@ class Distribution(Actor):
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
         except AccessDenied as error:
             self._links.end_session(peer, f"it sent what it may not: {error}")
-
-    def _on_replicated(self, peer: str, body: bytes, role: Role | None) -> None:
-        if role not in roles.NODES:
-            raise AccessDenied("messages of replicated groups are between nodes")
-        replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
-        if replicating is not None:
-            replicating.on_replicated(peer, body)
 
     def _on_taken_in(self, peer: str, news: object) -> None:
         if type(news) is not TakenIn:

@@ -75,6 +75,8 @@ HEADER: Final = Struct("<BBQQQ")
 PUT_HEADER: Final = Struct("<BBQQQBqI")
 """A command's header and the beginning of a put's body."""
 
+PUT_BODY: Final = Struct("<BqI")
+
 PREV_KV: Final = 1
 IGNORE_VALUE: Final = 2
 IGNORE_LEASE: Final = 4
@@ -83,7 +85,6 @@ _BATCH = Struct("<BI")
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
 _I64 = Struct("<q")
-_PUT = Struct("<BqI")
 _DELETE = Struct("<BII")
 _RANGE = Struct("<IIqqBBBqqqq")
 _COMPARE = Struct("<BBIII")
@@ -94,6 +95,8 @@ _ERROR = Struct("<BHq")
 _SIMPLE = Struct("<BQ")
 _DELETED = Struct("<BQQI")
 _RANGED = Struct("<BQQBI")
+_FOUND = Struct("<BQQBIQQQqII")
+"""A range's result with the beginning of its only key."""
 _TXN_DONE = Struct("<BQBI")
 _PAIR = Struct("<QQ")
 _ALARM = Struct("<BB")
@@ -191,7 +194,7 @@ def _encode_request(request: Request) -> tuple[int, bytes]:
     match request:
         case PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease):
             flags = (prev_kv and PREV_KV) | (ignore_value and IGNORE_VALUE) | (ignore_lease and IGNORE_LEASE)
-            return Kind.PUT, _PUT.pack(flags, lease, len(key)) + key + value
+            return Kind.PUT, PUT_BODY.pack(flags, lease, len(key)) + key + value
         case DeleteRequest(key, end, prev_kv):
             return Kind.DELETE, _DELETE.pack(prev_kv, len(key), len(end)) + key + end
         case RangeRequest():
@@ -229,6 +232,20 @@ def _encode_request(request: Request) -> tuple[int, bytes]:
             return Kind.CLUSTER_VERSION, _U64.pack(version)
 
 
+_PLAIN: Final = bytes(_RANGE.size - _U32.size)
+_PLAIN_AT: Final = HEADER.size + _U32.size
+
+
+def plain_key(command: bytes) -> bytes | None:
+    """The key of a RANGE command that reads one key as it is now, without options; None: it is another command."""
+    at = HEADER.size + _RANGE.size
+    if command[:1] == b"\x05" and command[_PLAIN_AT:at] == _PLAIN:
+        key = command[at:]
+        if _U32.unpack_from(command, HEADER.size)[0] == len(key):
+            return key
+    return None
+
+
 def _encode_range(request: RangeRequest) -> bytes:
     flags = request.keys_only | request.count_only << 1 | request.uncounted << 2
     return (
@@ -253,8 +270,8 @@ def _encode_range(request: RangeRequest) -> bytes:
 def decode_request(kind: int, data: bytes, start: int, stop: int, depth: int = 0) -> Request:
     """A request from a part of bytes. Raises ValueError, a struct's error, or BadRequest."""
     if kind == Kind.PUT:
-        flags, lease, key_length = _PUT.unpack_from(data, start)
-        at = start + _PUT.size
+        flags, lease, key_length = PUT_BODY.unpack_from(data, start)
+        at = start + PUT_BODY.size
         if at + key_length > stop or flags > 7:
             raise ValueError("a put is malformed")
         key = data[at : at + key_length]
@@ -276,7 +293,9 @@ def decode_request(kind: int, data: bytes, start: int, stop: int, depth: int = 0
 
 
 def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
-    key_length, end_length, revision, limit, order, target, flags, *bounds = _RANGE.unpack_from(data, start)
+    key_length, end_length, revision, limit, order, target, flags, min_mod, max_mod, min_create, max_create = (
+        _RANGE.unpack_from(data, start)
+    )
     at = start + _RANGE.size
     if at + key_length + end_length != stop or flags > 7:
         raise ValueError("a range is malformed")
@@ -289,21 +308,18 @@ def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
         SortTarget(target),
         bool(flags & 1),
         bool(flags & 2),
-        *bounds,
+        min_mod,
+        max_mod,
+        min_create,
+        max_create,
         bool(flags & 4),
     )
 
 
 def _decode_txn(data: bytes, start: int, stop: int, depth: int) -> TxnRequest:
-    if depth >= KV_TXN_OPERATIONS_MAX:
+    if depth > KV_TXN_OPERATIONS_MAX:
         raise BadRequest("transactions are nested too deeply", ErrorCode.TOO_MANY_OPERATIONS, KV_TXN_OPERATIONS_MAX)
     counts = _TXN.unpack_from(data, start)
-    if max(counts) > KV_TXN_OPERATIONS_MAX:
-        raise BadRequest(
-            f"a transaction of more than {KV_TXN_OPERATIONS_MAX} operations",
-            ErrorCode.TOO_MANY_OPERATIONS,
-            KV_TXN_OPERATIONS_MAX,
-        )
     at = start + _TXN.size
     compares = []
     for _ in range(counts[0]):
@@ -388,6 +404,16 @@ def encode_result(result: Result) -> bytes:
             return _SIMPLE.pack(_R_SESSION, session)
         case Done(number):
             return _SIMPLE.pack(_R_DONE, number)
+
+
+def found(revision: int, kv: KeyValue | None) -> bytes:
+    """The result of a range of one key."""
+    if kv is None:
+        return _RANGED.pack(_R_RANGE, revision, 0, 0, 0)
+    key, value, create, mod, version, lease = kv
+    return b"".join(
+        (_FOUND.pack(_R_RANGE, revision, 1, 0, 1, create, mod, version, lease, len(key), len(value)), key, value)
+    )
 
 
 def put_done(revision: int) -> bytes:

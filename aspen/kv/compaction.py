@@ -74,7 +74,7 @@ def _take_out_versions(keyspace: Keyspace, tables: WriteBehind, key: bytes, most
     if not versions:
         return 0
     newest, record = versions[0]
-    given_up = versions[1:]
+    given_up = [version for version in versions[1:] if revision_of(version[0])[0] < compacted]
     whole = len(versions) <= most
     if whole and record[0] == DEAD and revision_of(newest)[0] < compacted:
         given_up = versions

@@ -1,15 +1,15 @@
 """`Keyspace`: keys with all their versions, one revision counter.
 
 A write is two rows: the version in `mvcc`, and in `revs` what was done at that revision. The newest version of a key,
-its *head*, is remembered for keys in use: always for those whose rows are not in the storage yet, so that a head that is
-not remembered is looked up there alone.
+its *head*, is remembered for keys in use: always for those whose rows are not in the storage yet, so that a head that
+is not remembered is looked up there alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from aspen.errors import StorageCorrupt
 from aspen.kv.layout import (
@@ -49,14 +49,8 @@ _SKIPPED_MAX: Final = 16
 _STATE = Struct("<BQQQIQQQI")
 
 
-class Head(NamedTuple):
-    """The newest version of a key; `version` 0: it is deleted."""
-
-    revision: int
-    sub: int
-    create: int
-    version: int
-    lease: int
+Head: TypeAlias = tuple[int, int, int, int, int]
+"""The newest version of a key: revision, sub-revision, create revision, version, lease. Version 0: it is deleted."""
 
 
 class Version(NamedTuple):
@@ -78,7 +72,9 @@ class Keyspace:
     """See the module."""
 
     __slots__ = (
+        "_mvcc",
         "_old",
+        "_revs",
         "_tables",
         "_young",
         "alarms",
@@ -106,6 +102,8 @@ class Keyspace:
         self.alarms: set[int] = set()
         self._young: dict[bytes, Head] = {}
         self._old: dict[bytes, Head] = {}
+        self._mvcc = tables.changes(MVCC)
+        self._revs = tables.changes(REVS)
 
     # -- its own state ------------------------------------------------------------------------
 
@@ -151,8 +149,10 @@ class Keyspace:
         head = self.newest(key)
         return head if head is not None and head[3] else None
 
-    def rotate(self) -> None:
-        """Forgets heads not used for long. Only when all changes but those since the last call are in the storage."""
+    def frozen(self) -> None:
+        """The changes so far were frozen, and those before them are in the storage: forgets heads not used for long."""
+        self._mvcc = self._tables.changes(MVCC)
+        self._revs = self._tables.changes(REVS)
         if len(self._young) >= KV_HEADS_CACHED:
             self._old = self._young
             self._young = {}
@@ -162,13 +162,15 @@ class Keyspace:
         stem = self.stem(key)
         if stem is None:
             return None
-        for row, record in self._tables.scan_stored(MVCC, stem, stem + AFTER_VERSIONS):
-            revision, sub = revision_of(row)
-            if record[0] == DEAD:
-                return Head(revision, sub, 0, 0, 0)
-            _, create, version, lease = RECORD.unpack_from(record)
-            return Head(revision, sub, create, version, lease)
-        return None
+        found = self._tables.first_stored(MVCC, stem, stem + AFTER_VERSIONS)
+        if found is None:
+            return None
+        row, record = found
+        revision, sub = revision_of(row)
+        if record[0] == DEAD:
+            return revision, sub, 0, 0, 0
+        _, create, version, lease = RECORD.unpack_from(record)
+        return revision, sub, create, version, lease
 
     # -- where keys are -----------------------------------------------------------------------
 
@@ -221,19 +223,18 @@ class Keyspace:
 
     def put(self, key: bytes, value: bytes, lease: int, revision: int, sub: int) -> Head:
         """Writes a version."""
-        head = self.head(key)
-        head = (
-            Head(revision, sub, head[2], head[3] + 1, lease)
-            if head is not None
-            else Head(revision, sub, revision, 1, lease)
-        )
+        before = self.newest(key)
+        if before is not None and before[3]:
+            head = (revision, sub, before[2], before[3] + 1, lease)
+        else:
+            head = (revision, sub, revision, 1, lease)
         record = RECORD.pack(LIVE, head[2], head[3], lease) + value
         self._write(key, head, record, b"\1" + key)
         return head
 
     def delete(self, key: bytes, revision: int, sub: int) -> None:
         """Writes that a key, which is there, is not any more."""
-        self._write(key, Head(revision, sub, 0, 0, 0), DEAD_RECORD, b"\0" + key)
+        self._write(key, (revision, sub, 0, 0, 0), DEAD_RECORD, b"\0" + key)
 
     def _write(self, key: bytes, head: Head, record: bytes, done: bytes) -> None:
         if len(key) <= KV_KEY_CHUNK_BYTES:
@@ -242,9 +243,8 @@ class Keyspace:
             stem = self.make_stem(key)
         revision, sub = head[0], head[1]
         row = stem + SUFFIX.pack(U64_MAX - revision, U32_MAX - sub)
-        tables = self._tables
-        tables.changes(MVCC)[row] = record
-        tables.changes(REVS)[revs_key(self.id, revision, sub)] = done
+        self._mvcc[row] = record
+        self._revs[revs_key(self.id, revision, sub)] = done
         self._young[key] = head
         self.size_bytes += len(row) + len(record) + len(done) + 13
 
@@ -299,6 +299,7 @@ class Keyspace:
             stop = prefix + escape(high_chunk) + (DIRECTORY_END + b"\0" if high_inside else b"")
         newest = newest_at(revision)
         begins = len(prefix)
+        unpack = SUFFIX.unpack_from
         while start is not None:
             at, start = start, None
             stem, found, skipped = b"", False, 0
@@ -325,4 +326,6 @@ class Keyspace:
                     continue
                 found = True
                 if tag == LIVE or deleted:
-                    yield Version(base + unescape(stem[begins:-2]), *revision_of(row), record)
+                    at_revision, sub = unpack(row, len(row) - SUFFIX_BYTES)
+                    key = base + stem[begins:-2].replace(b"\0\xff", b"\0")
+                    yield Version(key, U64_MAX - at_revision, U32_MAX - sub, record)

@@ -21,17 +21,20 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Final, NamedTuple
 
-from aspen.errors import BadFrame, ClusterVersionTooNew, InvariantBroken, KvError, StorageCorrupt
+from aspen.errors import BadFrame, ClusterVersionTooNew, InvariantBroken, KvError, StorageCorrupt, UsageError
 from aspen.kv import transactions
 from aspen.kv.codec import (
     HEADER,
+    PUT_BODY,
     PUT_HEADER,
     Command,
     batch_bounds,
     decode_command,
     encode_error,
     encode_result,
+    found,
     make_error,
+    plain_key,
     put_done,
 )
 from aspen.kv.compaction import compact, is_scrubbed, scrub
@@ -142,6 +145,8 @@ class Machine:
         self._cluster_version = CLUSTER_VERSION_MIN
         self._leases: dict[int, object] = {}
         self._broken = ""
+        self._dirty = False
+        """Whether the state has changed otherwise than by an entry."""
         if tables.get(META, RESTORING_KEY) is not None:
             raise StorageCorrupt("a restore into this store was not finished; finish it, or remove the store")
         state = tables.get(META, STATE_KEY)
@@ -151,12 +156,10 @@ class Machine:
         tables.release()
 
     def _recover(self, state: bytes) -> int:
-        format, index, term, version, next_session, self._hash, count = _STATE.unpack_from(state)
-        if format != STATE_FORMAT:
-            raise StorageCorrupt(f"the store has format {format}, this program knows {STATE_FORMAT}; use the right one")
+        self._applied = applied_of(state)
+        _, _, _, version, next_session, self._hash, count = _STATE.unpack_from(state)
         if version > CLUSTER_VERSION_MAX:
             raise _too_new(version)
-        self._applied = (index, term)
         self._cluster_version = version
         parts = state[_STATE.size :]
         size = len(parts) // count
@@ -188,14 +191,15 @@ class Machine:
         """
         self._check_whole()
         tables = self._tables
-        if self._applied == self._frozen and not tables.unfrozen():
+        if not self._dirty and self._applied == self._frozen and not tables.unfrozen():
             return None
+        self._dirty = False
         self._sessions.save()
         tables.changes(META)[STATE_KEY] = self._state()
         flush = tables.freeze(self._applied)
         self._frozen = self._applied
         for keyspace in self._keyspaces.values():
-            keyspace.rotate()
+            keyspace.frozen()
         return flush
 
     def flushed(self, flush: Flush) -> None:
@@ -285,7 +289,7 @@ class Machine:
     def _execute(self, keyspace: Keyspace, kind: int, payload: bytes, start: int, stop: int) -> bytes:
         """Executes a command on keys: its result, or its error."""
         if kind == Kind.PUT and stop - start >= PUT_HEADER.size:
-            *_, flags, lease, key_length = PUT_HEADER.unpack_from(payload, start)
+            flags, lease, key_length = PUT_BODY.unpack_from(payload, start + HEADER.size)
             at = start + PUT_HEADER.size
             if (
                 not flags
@@ -430,6 +434,11 @@ class Machine:
     def read(self, command: bytes) -> bytes:
         """The result of a RANGE command, or of a TXN without puts and deletes, at the applied state."""
         self._check_whole()
+        key = plain_key(command)
+        if key and len(key) <= KV_KEY_BYTES_MAX:
+            keyspace = self._keyspaces.get(command[1])
+            if keyspace is not None:
+                return found(keyspace.revision, keyspace.get(key))
         try:
             decoded = decode_command(command)
             request = decoded.request
@@ -452,7 +461,7 @@ class Machine:
             request = decoded.request
             if not isinstance(request, RangeRequest):
                 return self.read(command)
-            keyspace = self._keyspace(decoded.keyspace)
+            keyspace = self.keyspace(decoded.keyspace)
             check_range(keyspace, request)
             result = yield from read_in_steps(keyspace, request, keyspace.revision, step_keys)
             return encode_result(result)
@@ -462,14 +471,14 @@ class Machine:
     def range(self, request: RangeRequest, keyspace: int = KeyspaceName.USER) -> RangeResult:
         """Reads a range at the applied state. Raises KvError."""
         self._check_whole()
-        return self._read_range(self._keyspace(keyspace), request)
+        return self._read_range(self.keyspace(keyspace), request)
 
     def query(self, request: TxnRequest, keyspace: int = KeyspaceName.USER) -> TxnResult:
         """Executes a transaction that only reads. Raises KvError."""
         self._check_whole()
         if not transactions.only_reads(request):
             raise make_error(ErrorCode.BAD_COMMAND)
-        return self._transact(self._keyspace(keyspace), request)
+        return self._transact(self.keyspace(keyspace), request)
 
     def events(self, keyspace: int, start: int, *, prev_kv: bool = False) -> list[tuple[int, list[Event]]]:
         """Events by revision, from revision `start` on, whole revisions, at most about KV_EVENTS_MAX events.
@@ -477,13 +486,14 @@ class Machine:
         Empty: `start` is after the current revision. Raises Compacted: `start` is below what is kept.
         """
         self._check_whole()
-        return read_events(self._keyspace(keyspace), self._tables, start, prev_kv=prev_kv)
+        return read_events(self.keyspace(keyspace), self._tables, start, prev_kv=prev_kv)
 
     def _read_range(self, keyspace: Keyspace, request: RangeRequest) -> RangeResult:
         check_range(keyspace, request)
         return read_range(keyspace, request, keyspace.revision)
 
-    def _keyspace(self, id: int) -> Keyspace:
+    def keyspace(self, id: int) -> Keyspace:
+        """A keyspace; its owner is the machine. Raises BadRequest: there is none of that number."""
         keyspace = self._keyspaces.get(id)
         if keyspace is None:
             raise make_error(ErrorCode.BAD_COMMAND)
@@ -496,8 +506,21 @@ class Machine:
         self._check_whole()
         more = False
         for keyspace in self._keyspaces.values():
+            self._dirty = self._dirty or not is_scrubbed(keyspace)
             more = scrub(keyspace, self._tables, rows_max) or more
         return more
+
+    def begin_anew(self, index: int, term: int, jump: int) -> None:
+        """Makes a restored state the first of a new cluster, whose log goes on after `index`: see `snapshot.adopt`."""
+        if not 0 < jump < 1 << 62:
+            raise UsageError(f"revisions jump by 1 to {1 << 62}, not by {jump}")
+        for keyspace in self._keyspaces.values():
+            keyspace.revision += jump
+            compact(keyspace, keyspace.revision)
+        self._sessions.clear(jump)
+        self._dirty = True
+        self._applied = (index, term)
+        self._hash = blake2b(self._hash + b"anew", digest_size=_HASH_BYTES).digest()
 
     def status(self) -> Status:
         """The machine in numbers."""
@@ -536,6 +559,17 @@ class Machine:
             elif armed and keyspace.size_bytes <= keyspace.quota_bytes * KV_QUOTA_CLEARED:
                 due.append((id, False))
         return due
+
+
+def applied_of(state: bytes) -> tuple[int, int]:
+    """Index and term of the last entry that a stored state holds. Raises StorageCorrupt."""
+    try:
+        format, index, term, *_ = _STATE.unpack_from(state)
+    except struct_error:
+        raise StorageCorrupt("the stored state is cut short; rebuild the store from a snapshot or from peers") from None
+    if format != STATE_FORMAT:
+        raise StorageCorrupt(f"the store has format {format}, this program knows {STATE_FORMAT}; use the right one")
+    return index, term
 
 
 def _check_space(keyspace: Keyspace) -> None:

@@ -105,7 +105,7 @@ def _writes(operations: tuple[Operation, ...]) -> tuple[set[bytes], _Ranges]:
 
 
 def _hits(ranges: _Ranges, key: bytes) -> bool:
-    return any(key == begin or (end and key > begin and (end == FROM_KEY or key < end)) for begin, end in ranges)
+    return any(key >= begin and (end == FROM_KEY or key < end) if end else key == begin for begin, end in ranges)
 
 
 def puts(request: TxnRequest) -> bool:
@@ -179,7 +179,7 @@ class Choosing:
             return True
         if not end:
             head = keyspace.newest(begin)
-            return head is None or head.revision <= revision
+            return head is None or head[0] <= revision
         if keyspace.revision - revision > _LOOKED_AT_MAX:
             # What was deleted since is still there, as deleted: a compaction leaves it until its revision is compacted.
             versions = keyspace.scan(begin, end, keyspace.revision, deleted=True)
@@ -217,6 +217,10 @@ def check_put_now(keyspace: Keyspace, request: PutRequest, leases: Container[int
     """Raises LeaseNotFound or KeyNotFound."""
     if request.lease and request.lease not in leases:
         raise make_error(ErrorCode.LEASE_NOT_FOUND, request.lease)
+    _check_kept(keyspace, request)
+
+
+def _check_kept(keyspace: Keyspace, request: PutRequest) -> None:
     if (request.ignore_value or request.ignore_lease) and keyspace.head(request.key) is None:
         raise make_error(ErrorCode.KEY_NOT_FOUND)
 
@@ -231,6 +235,8 @@ def _check_puts(keyspace: Keyspace, request: TxnRequest, way: Way, leases: Conta
     holds, inner = way
     for op, its_way in zip(request.success if holds else request.failure, inner, strict=True):
         if isinstance(op, PutRequest):
+            # Here etcd looks at the key first, and at the lease first where a put stands alone.
+            _check_kept(keyspace, op)
             check_put_now(keyspace, op, leases)
         elif isinstance(op, TxnRequest) and its_way is not None:
             _check_puts(keyspace, op, its_way, leases)

@@ -1,7 +1,8 @@
 """Requests, results and error codes of the store, as plain tuples.
 
 Keys and values are bytes, byte-exact. Ranges are half-open: `[key, end)`. `end` empty: the one key; `end` a single zero
-byte: everything from `key` on. `key` is never empty, so all keys are `key=b"\\0", end=b"\\0"`. Source: etcd `rpc.proto`.
+byte: everything from `key` on. `key` is never empty, so all keys are `key=b"\\0", end=b"\\0"`.
+Source: etcd `rpc.proto`.
 """
 
 from __future__ import annotations
@@ -245,8 +246,8 @@ class ClusterVersionRequest(NamedTuple):
 
 Operation: TypeAlias = "RangeRequest | PutRequest | DeleteRequest | TxnRequest"
 Request: TypeAlias = (
-    "Operation | CompactRequest | SessionOpen | SessionKeep | SessionClose | SessionExpire | AlarmRequest | QuotaRequest"
-    " | ClusterVersionRequest"
+    "Operation | CompactRequest | SessionOpen | SessionKeep | SessionClose | SessionExpire | AlarmRequest"
+    " | QuotaRequest | ClusterVersionRequest"
 )
 
 
