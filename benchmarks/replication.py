@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import json
 import os
+import selectors
 import shutil
 import subprocess
 import sys
