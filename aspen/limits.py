@@ -633,6 +633,9 @@ REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 REPLICATION_LACKING_EVERY_S = 1.0
 """How often a member whose machine has lost its state asks the leader for a snapshot."""
 
+REPLICATION_UNFIT_ELECTIONS = 4
+"""Election timeouts that it leaves to others, before it stands itself: its log may be the only one that can win."""
+
 REPLICATION_UNFIT_LEADER_S = 1.5
 """How long one leads all the same, until it has heard who else lacks a snapshot, and hands over."""
 

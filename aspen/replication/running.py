@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from aspen.actor.context import Context
 from aspen.errors import BadFrame, InvariantBroken, NotLeader, UsageError
-from aspen.limits import RAFT_WRITES_WAITING_MAX, REPLICATION_LACKING_EVERY_S
+from aspen.limits import RAFT_WRITES_WAITING_MAX, REPLICATION_LACKING_EVERY_S, REPLICATION_UNFIT_ELECTIONS
 from aspen.raft import (
     NOBODY,
     Configuration,
@@ -96,6 +96,9 @@ class Running:
         """When this member learned that it is one no longer."""
         self.snapshots_wanted: dict[int, None] = {}
         """Members that the core says need a snapshot, until they are being sent one."""
+        self._leaderless_ns = ctx.now_ns()
+        """Since when no leader is known."""
+        self._patience_ns = round(options.election_s * REPLICATION_UNFIT_ELECTIONS * 1e9)
         self.unfit: dict[int, int] = {}
         """Members whose machines have lost their state, and when they last said so: they must not lead."""
         self.led_ns = 0
@@ -222,6 +225,8 @@ class Running:
 
     def _led(self, leadership: Leadership) -> None:
         before, self.leadership = self.leadership, leadership
+        if before.leader != NOBODY and leadership.leader == NOBODY:
+            self._leaderless_ns = self._ctx.now_ns()
         if before.role is Role.LEADER and leadership.role is not Role.LEADER:
             self.snapshots_wanted.clear()
         if leadership.role is Role.LEADER:
@@ -311,13 +316,21 @@ class Running:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, *, may_campaign: bool) -> None:
-        """Lets a tick pass. A member that may not campaign, as its machine is not fit to lead, only stops to wait."""
+        """Lets a tick pass.
+
+        A member that may not campaign, as its machine is not fit to lead, leaves that to others; when nobody comes to
+        lead, its log may be the one that is needed, and it leads until another can.
+        """
         now_ns = self._ctx.now_ns()
         self.reads.tick(now_ns)
         self.changes.tick(now_ns)
-        if self.is_frozen or not (may_campaign or self.is_leader):
+        if self.is_frozen:
             return
+        self.core.hold_back(not may_campaign)
         self.core.tick()
+        if not may_campaign and self.leadership.leader == NOBODY and now_ns - self._leaderless_ns > self._patience_ns:
+            self._leaderless_ns = now_ns
+            self.core.campaign()
         if self.seat.writer.is_full:
             self._maybe_compact()
         self._hand_over_if_stalled(now_ns)
