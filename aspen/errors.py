@@ -247,6 +247,10 @@ class TransactionTooOld(KvError):
     """What the transaction read is too long ago to tell whether it still holds. Nothing was changed: begin anew."""
 
 
+class TransactionConflict(AspenError):
+    """What a transaction read has changed before it committed. Nothing was written: begin anew, on newer data."""
+
+
 class Unknown(KvError):
     """The outcome is not known: it may have been executed, once. Final: the same request never will be again."""
 

@@ -722,6 +722,16 @@ SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
 
+KV_APPEND_BYTES_MAX = 100_000
+"""A value is not appended to beyond this; FoundationDB's bound of a value."""
+
+KV_TRANSACTION_TRIES_MAX = 100
+"""How often an interactive transaction is tried before its conflict is the caller's."""
+
+KV_TRANSACTION_BACKOFF_MIN_S = 0.002
+KV_TRANSACTION_BACKOFF_MAX_S = 0.5
+"""The pause before the second try, and the longest; each is drawn from [0, this)."""
+
 # -- the store: its door, its clients ---------------------------------------------------------
 
 KV_QUOTA_BYTES_MIN = 1024 * 1024

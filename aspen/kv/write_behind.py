@@ -188,13 +188,17 @@ class WriteBehind:
 
     def freeze(self, mark: Any = None) -> Flush | None:
         """Takes the changes aside; None: there are none. Raises InvariantBroken: one flush is under way."""
-        if self._flush is not None:
-            raise InvariantBroken("a flush is under way; freeze when it is flushed")
+        self.check_free()
         if not self.unfrozen():
             return None
         self._flush = Flush(self._storage, self._active, mark)
         self._active = {name: Layer() for name in self._names}
         return self._flush
+
+    def check_free(self) -> None:
+        """Raises InvariantBroken: a flush is under way."""
+        if self._flush is not None:
+            raise InvariantBroken("a flush is under way; freeze when it is flushed")
 
     def flushed(self, flush: Flush) -> None:
         """The flush is in the storage."""
