@@ -173,6 +173,15 @@ class ProposalDropped(AspenError):
     """The leader took no proposal just now; the message says why. Not executed: try again later."""
 
 
+class MemberBehind(AspenError):
+    """A learner has not caught up, so it is not promoted. Not executed: try again later."""
+
+
+class QuorumLoss(UsageError):
+    """The change would leave a group that cannot decide. Not executed; it can be forced, and the group may stop
+    then."""
+
+
 class AccessDenied(AspenError):
     """The node does not trust this key, or the key's role may not do this."""
 
@@ -236,6 +245,10 @@ class NoSpace(KvError):
 
 class TransactionTooOld(KvError):
     """What the transaction read is too long ago to tell whether it still holds. Nothing was changed: begin anew."""
+
+
+class TransactionConflict(AspenError):
+    """What a transaction read has changed before it committed. Nothing was written: begin anew, on newer data."""
 
 
 class Unknown(KvError):

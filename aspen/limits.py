@@ -6,8 +6,6 @@ in the names: `_s` seconds, `_ms` milliseconds, `_ns` nanoseconds, `_bytes`, `_m
 
 from __future__ import annotations
 
-from typing import Final
-
 # -- mailboxes and the scheduler ------------------------------------------------------------
 
 MAILBOX_MESSAGES_MAX = 65_536
@@ -553,6 +551,94 @@ RAFT_ROUNDS_MAX = 64
 RAFT_WRITES_WAITING_MAX = 4_096
 """Calls of `ready` whose writes are not yet durable."""
 
+# -- replicated groups ------------------------------------------------------------------------
+
+REPLICATION_TICK_S = 0.05
+REPLICATION_ELECTION_TICKS = 14
+"""A follower that hears nothing for so long to twice so long begins an election: 0.7 s to 1.4 s."""
+REPLICATION_HEARTBEAT_TICKS = 2
+
+REPLICATION_APPEND_BYTES_MAX = 128 * 1024
+"""Data of the entries in one message, which then fits the lossy lane. A larger entry takes the reliable one."""
+
+REPLICATION_INFLIGHT_MESSAGES_MAX = 64
+REPLICATION_INFLIGHT_BYTES_MAX = 384 * 1024
+"""Appends on the way to one member, below what the lossy lane takes."""
+
+REPLICATION_INBOX_MESSAGES_MAX = 8_192
+REPLICATION_INBOX_BYTES_MAX = 32 * 1024 * 1024
+"""What came for one group and was not looked at yet; more is dropped, and counted."""
+
+REPLICATION_HELD_MESSAGES_MAX = 64
+"""Messages of one member that wait for its boot to be written down."""
+
+REPLICATION_GUESTS_MAX = 64
+"""Members that are not in the table yet, because the log is behind, and are answered all the same."""
+
+REPLICATION_REMOVED_MAX = 10_000
+"""Ids of former members that are remembered."""
+
+REPLICATION_UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024
+"""Data of proposals that are not committed; more are refused."""
+
+REPLICATION_APPLY_BATCH_BYTES_MAX = 1024 * 1024
+"""Data of the entries that the machine is given at once; one entry always goes."""
+
+REPLICATION_APPLY_BATCH_ENTRIES_MAX = 512
+REPLICATION_APPLY_INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
+"""Data of the entries that the machine was given and has not applied."""
+
+REPLICATION_APPLY_LAG_BYTES_MAX = 32 * 1024 * 1024
+"""Data of committed entries that the leader's machine has not applied, beyond which proposals are refused."""
+
+REPLICATION_READS_WAITING_MAX = 65_536
+"""Callers of `read_index` that wait."""
+
+REPLICATION_READ_ROUNDS_MAX = 4
+"""Rounds of reads under way at once; later callers share the next one."""
+
+REPLICATION_READ_RETRY_S = 0.5
+"""A round of reads that has no answer by then is asked again."""
+
+REPLICATION_COMPACT_ENTRIES = 20_000
+REPLICATION_COMPACT_BYTES = 64 * 1024 * 1024
+REPLICATION_KEEP_ENTRIES = 5_000
+
+REPLICATION_CHUNK_BYTES_MAX = 1024 * 1024
+"""Bytes of one chunk of a snapshot."""
+
+REPLICATION_SNAPSHOT_WINDOW = 4
+REPLICATION_SNAPSHOT_RESEND_S = 0.5
+"""Without progress for so long, what is on its way is sent again."""
+
+REPLICATION_SNAPSHOT_SILENCE_S = 15.0
+"""A transfer whose other end is silent for so long is given up."""
+
+REPLICATION_SNAPSHOT_MEMBERS_MAX = 2
+"""Members that are sent a snapshot at once; others wait."""
+
+REPLICATION_SNAPSHOT_STEP_S = 60.0
+"""How long the machine may take for one step of a snapshot."""
+
+REPLICATION_TRANSFER_S = 1.5
+"""How long a leader that stops in order waits for another to take over."""
+
+REPLICATION_REGISTER_EVERY_S = 0.25
+REPLICATION_INVITE_EVERY_S = 0.5
+"""How often a new voter asks to be known, and a new member is told what it is."""
+
+REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
+"""A learner that is further behind is not promoted."""
+
+REPLICATION_WRITE_BYTES_MAX = 4 * 1024 * 1024
+REPLICATION_WRITE_ENTRIES_MAX = 4_096
+"""What makes a journal write large enough: what comes after goes into another."""
+
+REPLICATION_REMOVED_STOP_S = 1.0
+"""How long a member that was removed goes on, so that others learn that it was."""
+
+REPLICATION_CALL_S = 10.0
+"""Deadline of a change of the members."""
 # -- the store's state machine ----------------------------------------------------------------
 
 KV_KEY_BYTES_MAX = 32 * 1024
@@ -626,7 +712,122 @@ SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
 
-# Keys made of tuples
+KV_APPEND_BYTES_MAX = 100_000
+"""A value is not appended to beyond this; FoundationDB's bound of a value."""
+
+KV_TRANSACTION_TRIES_MAX = 100
+"""How often an interactive transaction is tried before its conflict is the caller's."""
+
+KV_TRANSACTION_BACKOFF_MIN_S = 0.002
+KV_TRANSACTION_BACKOFF_MAX_S = 0.5
+"""The pause before the second try, and the longest; each is drawn from [0, this)."""
+
+# -- the store: its door, its clients ---------------------------------------------------------
+
+KV_QUOTA_BYTES_MIN = 1024 * 1024
+
+KV_VOTERS_MAX = 9
+"""Voters that a store may begin with."""
+
+KV_EXCHANGE_COMMANDS_MAX = 1_024
+"""Commands of one exchange between a client and the store."""
+
+KV_EXCHANGE_BYTES_MAX = 1_792 * 1024
+"""Their bytes."""
+
+KV_ANSWER_BYTES_MAX = 3 * 1024 * 1024
+"""Bytes of an answer. What does not fit is asked for in pages."""
+
+KV_PART_BYTES_MAX = 128 * 1024
+"""Bytes of a part, in which an exchange crosses the control port: it fits the frames of a relay too."""
+
+KV_PARTS_MAX = 48
+"""Parts that a client may have sent without an answer."""
+
+KV_EXCHANGES_MAX = 32
+"""Exchanges that one client may have under way."""
+
+KV_LANE_EXCHANGES_MAX = 4
+"""Those of one kind: what comes meanwhile makes the next, larger one."""
+
+KV_ANSWERS_WAITING_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of answers that a client outside has not taken; with more its way to the store ends."""
+
+KV_EXCHANGE_S = 10.0
+"""Seconds after which an exchange has no answer any more."""
+
+KV_CLIENT_WAITING_MAX = 16_384
+"""Commands that wait in one client; the next one fails at once."""
+
+KV_CLIENT_SESSION_WINDOW = 2_048
+"""Writes of one client that are under way in its session; more wait."""
+
+KV_CLIENT_SESSIONS_TRIED_MAX = 4
+"""Sessions in which a client tries one write."""
+
+KV_CLIENT_TIMEOUT_S = 10.0
+"""How long a client tries, unless it is told."""
+
+KV_CLIENT_SWEEP_S = 0.05
+"""How often a client looks for commands whose time is over."""
+
+KV_CLIENT_BACKOFF_MIN_S = 0.02
+KV_CLIENT_BACKOFF_MAX_S = 1.0
+"""Pauses between a client's tries, with jitter."""
+
+KV_CLIENT_CONNECT_S = 5.0
+"""How long one try to connect may take."""
+
+KV_PROPOSALS_MAX = 4
+"""Proposals under way at a leader: what comes meanwhile makes the next, larger one."""
+
+KV_PROPOSAL_COMMANDS_MAX = 4_096
+KV_PROPOSAL_BYTES_MAX = 1_920 * 1024
+"""What one proposal holds, an exchange at least."""
+
+KV_WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of commands that wait at a leader; an exchange beyond is refused, and may be tried again."""
+
+KV_READS_WAITING_MAX = 4_096
+"""Exchanges that wait for a confirmed index at a member."""
+
+KV_FLUSH_S = 0.05
+"""Pause before what was applied is written to the storage, so that one transaction holds much."""
+
+KV_FLUSH_BYTES = 4 * 1024 * 1024
+"""With so much to write there is no pause."""
+
+KV_MACHINE_STOP_S = 10.0
+"""How long a member may write at its end."""
+
+KV_SESSION_S = 600.0
+"""A session of a client that nobody used for so long is closed by the leader."""
+
+KV_SESSION_SWEEP_S = 30.0
+"""How often the leader looks for them."""
+
+KV_SESSIONS_EXPIRED_MAX = 4_096
+"""Sessions that one proposal ends."""
+
+KV_COMPACT_SAMPLES_MAX = 16
+"""Points in time of which a leader remembers the revision."""
+
+KV_TICK_S = 0.5
+"""How often a member sees what is due: compaction, scrub, sessions, alarms."""
+
+KV_COMPACT_STEP_S = 0.02
+"""Pause between two steps of a compaction or a scrub."""
+
+KV_PAGE_KEYS = 1_000
+"""Keys of a page, when a client iterates over a range and says nothing else."""
+
+KV_ADMIN_MAX = 64
+"""Operations for people and tools that one member has under way."""
+
+KV_SNAPSHOTS_OPEN_MAX = 4
+"""Snapshots of one member that are read at a time."""
+
+# -- keys made of tuples ----------------------------------------------------------------------
 
 TUPLE_DEPTH_MAX = 32
 """How deep tuples nest in a key; FoundationDB's layer names no bound, but its readers recurse as ours do."""
@@ -634,37 +835,37 @@ TUPLE_DEPTH_MAX = 32
 
 # Leases
 
-LEASE_DRIFT: Final = 0.01
+LEASE_DRIFT = 0.01
 """How much faster the leader's clock may run than a holder's; the leader waits so much longer before a lease ends."""
 
-LEASE_CHECKPOINT_EVERY_S: Final = 300.0
+LEASE_CHECKPOINT_EVERY_S = 300.0
 """What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
 
-LEASE_DUE_MAX: Final = 1000
+LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
 
-LEASE_PROPOSE_AGAIN_S: Final = 5.0
+LEASE_PROPOSE_AGAIN_S = 5.0
 """An expiry that was proposed and has not been applied is proposed again after so long."""
 
-LEASE_TICK_GAP_S: Final = 1.0
+LEASE_TICK_GAP_S = 1.0
 """A leader that has not looked at its leases for longer has stood still; that time is added to all of them."""
 
 
 # Watches
 
-WATCHES_PER_STREAM_MAX: Final = 20_000
+WATCHES_PER_STREAM_MAX = 20_000
 """Watches of one connection."""
 
-WATCH_STREAM_BYTES_MAX: Final = 4 << 20
+WATCH_STREAM_BYTES_MAX = 4 << 20
 """What waits for one connection, or is on its way to it, before its watches fall behind."""
 
-WATCH_EVENT_OVERHEAD_BYTES: Final = 64
+WATCH_EVENT_OVERHEAD_BYTES = 64
 """What an event counts beside its keys and values."""
 
-WATCH_FRAGMENT_BYTES: Final = 1 << 20
+WATCH_FRAGMENT_BYTES = 1 << 20
 """A revision with more is cut for watches that asked for it."""
 
-WATCH_CATCH_UP_WATCHES: Final = 256
+WATCH_CATCH_UP_WATCHES = 256
 """How many watches that are behind share one page of the history."""
 
 
@@ -745,6 +946,21 @@ _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MA
 _check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
 
 
+_check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
+_check(KV_PART_BYTES_MAX * 2 <= CONTROL_REQUEST_BYTES_MAX, "a part fits a frame of the control port, relayed too")
+_check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and more")
+_check(KV_EXCHANGE_BYTES_MAX // KV_PART_BYTES_MAX + 1 <= KV_PARTS_MAX, "the largest exchange is under way at once")
+_check(KV_LANE_EXCHANGES_MAX * 4 <= KV_EXCHANGES_MAX, "every kind has its lane")
+_check(KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_COMMANDS_MAX, "a proposal holds an exchange")
+_check(
+    KV_EXCHANGE_BYTES_MAX + 8 * KV_EXCHANGE_COMMANDS_MAX <= KV_PROPOSAL_BYTES_MAX < RAFT_ENTRY_BYTES_MAX,
+    "an entry holds a proposal, and that an exchange",
+)
+_check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
+_check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
+_check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
+_check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
+_check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
@@ -753,3 +969,31 @@ _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
 _check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
+_check(REPLICATION_HEARTBEAT_TICKS * 4 < REPLICATION_ELECTION_TICKS, "a lost heartbeat is no lost leader")
+_check(
+    REPLICATION_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_CHUNK_BYTES_MAX,
+    "an append fits the lossy lane",
+)
+_check(
+    REPLICATION_APPEND_BYTES_MAX <= REPLICATION_INFLIGHT_BYTES_MAX < LINK_UNACKED_BYTES_MAX,
+    "the lossy lane takes the window",
+)
+_check(REPLICATION_INFLIGHT_MESSAGES_MAX < LINK_UNACKED_FRAMES_MAX, "and its messages")
+_check(REPLICATION_APPLY_INFLIGHT_BYTES_MAX < REPLICATION_APPLY_LAG_BYTES_MAX, "refusal comes after back-pressure")
+_check(REPLICATION_CHUNK_BYTES_MAX * 2 < LINK_MESSAGE_BYTES_MAX, "a chunk fits a message")
+_check(
+    REPLICATION_CHUNK_BYTES_MAX * REPLICATION_SNAPSHOT_WINDOW * REPLICATION_SNAPSHOT_MEMBERS_MAX < LINK_QUEUE_BYTES_MAX,
+    "snapshots leave room for others",
+)
+_check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
+_check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
+_check(
+    REPLICATION_WRITE_BYTES_MAX + REPLICATION_UNCOMMITTED_BYTES_MAX + RAFT_ENTRY_BYTES_MAX * 2
+    < JOURNAL_BATCH_BYTES_MAX,
+    "a journal write fits a batch, whatever one Ready adds",
+)
+_check(
+    REPLICATION_WRITE_BYTES_MAX + REPLICATION_INBOX_BYTES_MAX < JOURNAL_BATCH_BYTES_MAX,
+    "also on a follower",
+)
+_check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")

@@ -72,9 +72,18 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"pathlib", "read_bytes", "write_text", "subprocess"},
         "runs seeds in processes of their own, and keeps what failed in files, for a person at a terminal",
     ),
+    "aspen/bench/kv.py": (
+        {"pathlib", "polling"},
+        "starts a cluster of real processes, and asks until it is there",
+    ),
     "aspen/bench/sim.py": ({"time"}, "measures the simulator by the processor's time, which is not simulated"),
     "aspen/sim/program.py": ({"pathlib"}, "names the source file of a simulated test, in whose failures it stands"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),
+    "aspen/reach.py": ({"pathlib"}, "finds nodes for programs and commands; names the files, which aspen.io reads"),
+    "aspen/outside.py": (
+        {"pathlib"},
+        "takes the store's clients out of the real world; names a folder, and opens none",
+    ),
     "aspen/kv/tuples.py": ({"uuid"}, "packs UUIDs that it is given; makes none"),
     "aspen/shell/evaluate.py": ({"pathlib"}, "compares the file names of code with its own; opens none"),
     "aspen/cli/": (

@@ -17,11 +17,11 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.cli.reach import names_like, reach
 from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir
 from aspen.node.heart import EXIT_STORAGE
 from aspen.node.node import failed_storage, root_cause
+from aspen.reach import names_like, reach
 from aspen.shell import NodeClient
 from aspen.types import printable
 

@@ -6,6 +6,7 @@ import click
 from rich.table import Table
 
 from aspen.bench import actors, links
+from aspen.bench import kv as store
 from aspen.bench import sim as simulation
 from aspen.cli.app import console, json_option, print_json
 
@@ -40,6 +41,17 @@ def bench_sim(only: str | None, rounds: int, as_json: bool) -> None:
 def bench_links(only: str | None, rounds: int, as_json: bool) -> None:
     """Two nodes on loopback, encrypted: calls, casts, bytes, of actors and of bare links. The best of some rounds."""
     _show(links.measure(only, rounds), as_json=as_json)
+
+
+@bench.command("kv")
+@click.option("--members", type=click.IntRange(1, 7), default=3, show_default=True)
+@click.option("--only", type=click.Choice(store.KEYS), help="One benchmark.")
+@click.option("--seconds", type=click.FloatRange(0.2), default=store.SECONDS_DEFAULT, show_default=True, help="Each.")
+@click.option("--connect", "where", metavar="NODE", help="A cluster that runs already.  [default: one started here]")
+@json_option
+def bench_kv(members: int, only: str | None, seconds: float, where: str | None, as_json: bool) -> None:
+    """The replicated store: puts, gets, ranges, failover; one client process, the members in processes of their own."""
+    _show(store.measure(members, only, seconds, where), as_json=as_json)
 
 
 def _show(results: dict[str, float], *, as_json: bool) -> None:

@@ -55,7 +55,8 @@ def _wanted(file: Path) -> _Wanted:
         raise ConfigError(f"{file}: a node in the background needs a control port; leave node.address out, or name one")
     app = load_application(config.application)
     name = config.named(app.name).name
-    return _Wanted(name, [config.application, "--config", str(file), "--name", name])
+    store = [] if "kv.enabled" in config.sources else ["--kv"]
+    return _Wanted(name, [config.application, "--config", str(file), "--name", name, *store])
 
 
 file_option = click.option(

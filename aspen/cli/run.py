@@ -38,6 +38,8 @@ DEFAULT_FILE = "aspen.toml"
 )
 @click.option("--strict-messages", is_flag=True, default=None, help="Check that every message could leave the process.")
 @click.option("--cluster", metavar="NAME", help="Joins this cluster of nodes of this machine.")
+@click.option("--kv/--no-kv", "kv_enabled", default=None, help="A member of the replicated store on this node.")
+@click.option("--kv-voters", metavar="IDS", help="Node ids, with commas, of the members that begin the store.")
 @click.option("--no-main", "without_main", is_flag=True, help="Leave the application's foreground part out.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))
@@ -69,7 +71,7 @@ def run(
     text = read_text(chosen) if file is not None or chosen.exists() else None
     values = dict(parse_setting(item) for item in settings)
     for key, value in flags.items():
-        section, _, rest = key.partition("_") if key.startswith("log_") else ("node", "", key)
+        section, _, rest = key.partition("_") if key.startswith(("log_", "kv_")) else ("node", "", key)
         values["cluster.name" if key == "cluster" else f"{section}.{rest}"] = value
     config = read_config(text, source=str(chosen), environ=os.environ, flags=values)
     app = load_application(application)

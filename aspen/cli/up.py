@@ -16,9 +16,10 @@ from aspen.cli.run import DEFAULT_FILE
 from aspen.io.children import ChildProcess
 from aspen.io.clock import RealClock
 from aspen.io.files import make_folder, read_text
+from aspen.io.keys import load_or_create_identity
 from aspen.io.logs import stderr_is_terminal
 from aspen.io.signals import StopSignals
-from aspen.limits import HEART_SILENCE_S, UP_NODES_MAX
+from aspen.limits import HEART_SILENCE_S, KV_VOTERS_MAX, UP_NODES_MAX
 from aspen.node import load_application, read_config
 from aspen.node.config import LOG_LEVELS
 from aspen.node.heart import ENDED, EXIT_STORAGE, GAVE_UP, Effect, Heart, Kill, Spawn
@@ -40,6 +41,7 @@ TICK_S: Final = 0.1
     type=click.Path(path_type=Path),
     help="Where the logs go, to DIR/NODE.log of each node.  [default: standard error]",
 )
+@click.option("--kv/--no-kv", default=True, show_default=True, help="A replicated store, with a member on each node.")
 @click.option(
     "--silence",
     type=click.FloatRange(0.5),
@@ -61,6 +63,7 @@ async def up(
     settings: tuple[str, ...],
     log_level: str | None,
     log_dir: Path | None,
+    kv: bool,
     silence: float,
     as_json: bool,
 ) -> int:
@@ -69,6 +72,9 @@ async def up(
     A node that dies, or gives no sign of life, is started anew. The first node has the terminal and runs the
     application's foreground part, if it has one; when that ends, all stop. Ctrl-C stops them in order. The exit code is
     that of the first node, or 1 when a node could not be kept alive.
+
+    The nodes hold a replicated store: see `aspen kv`. Its data stays in the configuration directory, and with it who
+    votes: more --nodes later are nodes of the cluster, and members when they are added: see `aspen member`.
     """
     sys.path.insert(0, os.getcwd())
     app = load_application(application)
@@ -84,6 +90,8 @@ async def up(
     if log_dir is not None:
         make_folder(log_dir)
     prefix = name or app.name
+    names = [f"{prefix}-{number}" for number in range(1, count + 1)]
+    options += _store_options(shared.directory, names) if kv else ["--no-kv"]
     nodes = [
         KeptNode(
             f"{prefix}-{number}",
@@ -107,6 +115,12 @@ async def up(
         for number in range(1, count + 1)
     ]
     return await Parent(nodes).run()
+
+
+def _store_options(directory: Path, names: list[str]) -> list[str]:
+    """What has the nodes begin a store together. They all have to know of each other, so their keys are made now."""
+    voters = [load_or_create_identity(directory, name).node_id for name in names[:KV_VOTERS_MAX]]
+    return ["--kv", "--kv-voters", ",".join(voters)]
 
 
 class KeptNode:

@@ -16,6 +16,7 @@ pg                process groups, for actors; on `groups`, their state, and `pg_
 roles             which role may do what from outside
 envelope          signed operations, relayed by nodes that cannot forge them
 relay             what is relayed in them, between a client of one node and another node
+replicating       who takes the messages of replicated groups
 ticket            one line that leads to nodes, and lets a new one join; `joining`: each is good once
 """
 

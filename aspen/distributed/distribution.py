@@ -30,6 +30,8 @@ from aspen.distributed.pg_port import PgPort
 from aspen.distributed.relay import TABLE as RELAYING
 from aspen.distributed.relay import Ask, End, Relayed, Relaying, decode_relayed
 from aspen.distributed.remote import Remote
+from aspen.distributed.replicating import TABLE as REPLICATING
+from aspen.distributed.replicating import Replicating
 from aspen.distributed.states import IDLE_CLOSE, Me
 from aspen.errors import AccessDenied, BadFrame, NoConnection, NotReachable, Overloaded, UsageError
 from aspen.limits import MEMBER_LEAVE_S, NODE_MONITORS_MAX, TRUST_CHECK_S
@@ -45,7 +47,10 @@ _MEMBERSHIP: Final = b"m"
 _GROUPS: Final = b"g"
 _RELAYED: Final = b"r"
 _JOINED: Final = b"j"
+_REPLICATED: Final = b"c"
 _TABLE: Final = "aspen.distribution"
+_REPLICATED_FLOW: Final = -1
+"""No tunnel has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,11 @@ class Distribution(Actor):
                 self._members.on_frame(peer, body, role)
             elif kind == _GROUPS:
                 self._groups.on_frame(peer, body, role)
+            elif kind == _REPLICATED:
+                roles.check(role, roles.REPLICATED)
+                replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
+                if replicating is not None:
+                    replicating.on_replicated(peer, body)
             elif kind == _RELAYED:
                 relayed = decode_relayed(body)
                 roles.check_message(role, relayed)
@@ -306,6 +316,23 @@ class Distribution(Actor):
             raise NotReachable(f"node {peer} is not in the cluster now")
         self._hold(peer)
         return self._links.send(peer, DATA, _RELAYED + wire.encode(message), message.tunnel)
+
+    def send_replicated(self, peer: str, message: bytes, *, large: bool = False, address: str = "") -> bool:
+        """For replicated groups: queues a message to a node. False: certainly not sent, for now.
+
+        What is `large` takes the reliable lane, in a flow of its own. `address` is where the node was last, in case the
+        view of the members does not know it. A session is begun when there is none, and held.
+        """
+        if not self._joining.trusts(peer):
+            return False
+        if address and peer not in self._addresses:
+            self._addresses[peer] = address
+        try:
+            self._hold(peer)
+            lane, flow = (DATA, _REPLICATED_FLOW) if large else (LOSSY, 0)
+            return self._links.send(peer, lane, _REPLICATED + message, flow)
+        except (NotReachable, Overloaded):
+            return False
 
     def send_membership(self, peer: str, frame: bytes) -> None:
         """For membership: sends a frame, or not."""

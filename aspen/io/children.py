@@ -121,6 +121,18 @@ class ChildProcess:
                 self._process.send_signal(number)
 
 
+def kill_process(process_id: int) -> None:
+    """Kills a process, as a failing machine would. Harmless when it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGKILL)
+
+
+def terminate_process(process_id: int) -> None:
+    """Asks a process to stop. Harmless when it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGTERM)
+
+
 class Detached:
     """A process that outlives us: in a session of its own, without a terminal, its output at the end of a file."""
 

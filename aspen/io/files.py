@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from aspen.errors import ConfigError
+from aspen.errors import ConfigError, UsageError
 
 CONFIG_BYTES_MAX: Final = 1_000_000
 
@@ -41,6 +44,47 @@ def replace_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None
+def read_bytes(path: Path, size_bytes_max: int) -> bytes:
+    """All of a file.
+
+    Raises:
+        UsageError: it cannot be read, or is larger than that.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(size_bytes_max + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > size_bytes_max:
+        raise UsageError(f"{path} has more than {size_bytes_max} bytes, the most")
+    return data
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder, removed with all that is in it when the context is left."""
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the context is left in order, and is removed when not.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

@@ -14,6 +14,84 @@
       write_behind  changes visible at once, on disk in batches
       events        what happened, revision by revision
 
-The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules named above
-import nothing of actors.
+    client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
+    txn             what transactions are written with
+    interactive     `Transaction`: reads, thinks and writes, and is tried again; `mutations`, `spans`, `tuples`
+    connecting      `connect`: from actors (`inside`), from other programs (`aspen.outside`)
+    door            what clients and members say to each other
+    gate            a node's way to the store, and who may do what
+    state_machine   `KvStateMachine`: a member, as an actor
+      proposing     writes, from the client's exchange to the result
+      reading       linearizable reads
+      keeping       the storage, opened and written behind
+      snapshots     views of the state, and a state that comes
+      chores        what a leader sees to now and then
+      admin         operations for people and tools
+
+The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before
+`client` import nothing of actors.
 """
+
+from aspen.kv.client import Consistency, Kv
+from aspen.kv.connecting import connect, connect_sync
+from aspen.kv.interactive import Transaction, transactional
+from aspen.kv.txn import (
+    TxnBuilder,
+    create_revision,
+    delete,
+    exists,
+    get,
+    lease,
+    missing,
+    mod_revision,
+    put,
+    unmodified_since,
+    value,
+    version,
+)
+from aspen.kv.types import (
+    FROM_KEY,
+    CompactResult,
+    Compare,
+    DeleteResult,
+    KeyValue,
+    PutResult,
+    RangeResult,
+    SortOrder,
+    SortTarget,
+    TxnRequest,
+    TxnResult,
+)
+
+__all__ = [
+    "FROM_KEY",
+    "CompactResult",
+    "Compare",
+    "Consistency",
+    "DeleteResult",
+    "KeyValue",
+    "Kv",
+    "PutResult",
+    "RangeResult",
+    "SortOrder",
+    "SortTarget",
+    "Transaction",
+    "TxnBuilder",
+    "TxnRequest",
+    "TxnResult",
+    "connect",
+    "connect_sync",
+    "create_revision",
+    "delete",
+    "exists",
+    "get",
+    "lease",
+    "missing",
+    "mod_revision",
+    "put",
+    "transactional",
+    "unmodified_since",
+    "value",
+    "version",
+]
+"""The replicated key-value store."""

@@ -10,6 +10,6 @@ A node does not know which world it runs in: `aspen.boot` gives it the real one,
 
 from aspen.node.config import NodeConfig, read_config
 from aspen.node.loading import load_application, load_object
-from aspen.node.node import Node, Planned
+from aspen.node.node import Node, Planned, storage_failed
 
-__all__ = ["Node", "NodeConfig", "Planned", "load_application", "load_object", "read_config"]
+__all__ = ["Node", "NodeConfig", "Planned", "load_application", "load_object", "read_config", "storage_failed"]

@@ -7,6 +7,9 @@
     [log]
     level = "info"
 
+    [kv]                        # the replicated store; `aspen up` and `aspen node start` enable it
+    enabled = true
+
     [apps.shop]                 # settings of the application named shop
     currency = "EUR"
 
@@ -25,7 +28,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aspen.errors import ConfigError
-from aspen.limits import MEMBER_ADDRESS_CHARS_MAX, MEMBER_SEEDS_MAX
+from aspen.limits import (
+    KV_QUOTA_BYTES,
+    KV_QUOTA_BYTES_MIN,
+    KV_VOTERS_MAX,
+    MEMBER_ADDRESS_CHARS_MAX,
+    MEMBER_SEEDS_MAX,
+)
 from aspen.node.addresses import ADDRESS, is_wildcard
 from aspen.trust import curve_public_z85
 
@@ -69,6 +78,19 @@ class NodeConfig:
     the cluster are found without."""
     joined_seeds: tuple[tuple[str, str], ...] = ()
     """Nodes through which it has joined by a ticket. An address that `cluster_seeds` or later news have counts more."""
+    kv_application: str = "supervisors.kv:Kv"
+    """Class path of the application that is its member of the replicated store."""
+    kv_enabled: bool = False
+    """Whether it has a member of the replicated store."""
+    kv_voters: tuple[str, ...] = ()
+    """The ids of the nodes whose members vote when the store begins. Empty: this node alone, or, in a cluster, none:
+    the member waits to be added."""
+    kv_quota_bytes: int = KV_QUOTA_BYTES
+    """Size of the store from which it takes only deletes and compactions. The same on every node."""
+    kv_compact_revisions: int = 0
+    """Keeps so many revisions and compacts those before, now and then; 0: not."""
+    kv_compact_s: float = 0.0
+    """Keeps the revisions of so many seconds and compacts those before, now and then; 0: not."""
     log_level: str = "info"
     log_format: str = "auto"
     """`text`, `json`, or `auto`: text on a terminal and JSON elsewhere."""
@@ -86,8 +108,19 @@ class NodeConfig:
             sections[section] = {key: getattr(self, attribute) for key, (attribute, _) in keys.items()}
         seeds = dict(self.joined_seeds) | dict(self.cluster_seeds)
         sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in seeds.items()]
+        sections["kv"]["voters"] = list(self.kv_voters)
         sections["apps"] = {name: dict(settings) for name, settings in self.apps.items()}
         return sections
+
+    def store_settings(self) -> dict[str, Any]:
+        """The section `[kv]`, as settings of the application that it names."""
+        return {
+            "voters": ",".join(self.kv_voters),
+            "waits": bool(self.cluster) and not self.kv_voters,
+            "quota_bytes": self.kv_quota_bytes,
+            "compact_revisions": self.kv_compact_revisions,
+            "compact_s": self.kv_compact_s,
+        }
 
     def named(self, name: str) -> NodeConfig:
         """The same with a name, if it has none."""
@@ -224,7 +257,7 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
         if section == "apps":
             app, _, setting = key.partition("__" if "__" in key else "_")
             key, value = f"{app}.{setting}", _literal(text)
-        elif _KEYS[section].get(key, (None, None))[1] is _boolean:
+        elif _is_literal(_KEYS[section].get(key, (None, None))[1]):
             value = _literal(text)
         settings.append((f"{section}.{key}", value, f"${name}"))
     return settings
@@ -335,6 +368,44 @@ def _seeds(value: Any, where: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _voters(value: Any, where: str) -> tuple[str, ...]:
+    """From a list of node ids; from the environment and the command line, one text with commas."""
+    texts = [text.strip() for text in value.split(",") if text.strip()] if isinstance(value, str) else value
+    if not isinstance(texts, list) or len(texts) > KV_VOTERS_MAX:
+        raise ConfigError(f"{where} is {value!r:.80}; write a list of up to {KV_VOTERS_MAX} node ids")
+    for text in texts:
+        try:
+            curve_public_z85(_text(text, where))
+        except ValueError as error:
+            raise ConfigError(f"{where}: {text!r:.80} is no node id: {error}; see: aspen keys show") from None
+    if len(set(texts)) != len(texts):
+        raise ConfigError(f"{where} names a node twice")
+    return tuple(text.lower() for text in texts)
+
+
+class _Count:
+    """Checks a whole number."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def __call__(self, value: Any, where: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < self._least:
+            raise ConfigError(f"{where} is {value!r}; it must be a whole number of at least {self._least}")
+        return int(value)
+
+
+def _seconds(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise ConfigError(f"{where} is {value!r}; it must be a number of seconds, not negative")
+    return float(value)
+
+
+def _is_literal(check: object) -> bool:
+    """Whether a setting is a TOML value in the environment too, and not a text as it stands."""
+    return check in (_boolean, _seconds) or isinstance(check, _Count)
+
+
 _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
     "node": {
         "name": ("name", _name),
@@ -350,6 +421,14 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "address": ("cluster_address", _text),
         "advertise": ("cluster_advertise", _advertise),
         "seeds": ("cluster_seeds", _seeds),
+    },
+    "kv": {
+        "application": ("kv_application", _class_path),
+        "enabled": ("kv_enabled", _boolean),
+        "voters": ("kv_voters", _voters),
+        "quota_bytes": ("kv_quota_bytes", _Count(KV_QUOTA_BYTES_MIN)),
+        "compact_revisions": ("kv_compact_revisions", _Count(0)),
+        "compact_s": ("kv_compact_s", _seconds),
     },
     "log": {
         "level": ("log_level", _one_of(LOG_LEVELS)),

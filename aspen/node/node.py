@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import aspen
 from aspen import limits
-from aspen.actor import Process, System, make_ref
+from aspen.actor import Process, System, make_ref, system_of_loop
 from aspen.distributed import Joining, NodeInfo, distribution_of
 from aspen.distributed.joining import Join, JoinBook, TakenIn
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
@@ -35,7 +35,7 @@ from aspen.errors import (
 from aspen.node.addresses import is_loopback, is_wildcard
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.heart import EXIT_STORAGE
-from aspen.node.loading import load_object
+from aspen.node.loading import load_application, load_object
 from aspen.node.reports import Reports
 from aspen.otp import Application, Supervisor, exit_reason, kill, stop
 from aspen.otp.application import Kind, order_of
@@ -48,6 +48,7 @@ log = logging.getLogger("aspen.node")
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+_NODE: Final = "aspen.node"
 _CAUSES_MAX: Final = 32
 
 NO_SECRET: Final = Secret("")
@@ -100,6 +101,8 @@ class Node:
         self.joining = joining
         """How it takes part in a cluster, if it does."""
         self.plan = tuple(plan)
+        self.store = load_application(self.node_config.kv_application) if self.node_config.kv_enabled else None
+        """The application that is its member of the replicated store, if it has one. It starts before the others."""
         self.curve_secret_z85 = curve_secret_z85
         self._trusted = authorize
         self._trust = trust
@@ -113,9 +116,11 @@ class Node:
             self.name,
             ports,
             boot=boot,
-            node=joining.node_id if joining else "",
+            # A store's directory belongs to the key of its node, whether that is in a cluster yet or not.
+            node=joining.node_id if joining else node_id if config.kv_enabled else "",
             strict_messages=self.node_config.strict_messages,
         )
+        self.system.tables[_NODE] = self
         self.settings = self._checked_settings()
         self.address = ""
         self.started = False
@@ -132,6 +137,8 @@ class Node:
     def _checked_settings(self) -> dict[str, dict[str, Any]]:
         """The settings of every application that will run, by name."""
         settings: dict[str, dict[str, Any]] = {}
+        if self.store is not None:
+            settings[self.store.name] = self.node_config.store_settings()
         for planned in self.plan:
             for app in order_of(planned.app):
                 settings[app.name] = check_settings(app.name, app.env, self.node_config)
@@ -248,7 +255,10 @@ class Node:
 
     def plan_with_settings(self) -> list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]]:
         """What `Applications` is to start: each application with its kind, and the settings of all, by name."""
-        return [(planned.app, planned.kind, self.settings) for planned in self.plan]
+        store: list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]] = []
+        if self.store is not None:
+            store.append((self.store, "permanent", self.settings))
+        return store + [(planned.app, planned.kind, self.settings) for planned in self.plan]
 
     # -- what its tree tells it ---------------------------------------------------------------------------
 
@@ -405,6 +415,14 @@ def failed_storage(reason: object) -> bool:
             return False
         reason = reason.__cause__ or getattr(reason, "reason", None)
     return False
+
+
+def storage_failed(error: BaseException) -> None:
+    """Tells the node that this code runs on that its disk has failed: see `Node.storage_failed`."""
+    node: Node | None = system_of_loop().tables.get(_NODE)
+    if node is not None:
+        failed = error if isinstance(error, StorageError) else StorageFailed(describe_reason(error))
+        node.storage_failed(failed)
 
 
 def root_cause(error: AspenError) -> AspenError:

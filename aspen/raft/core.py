@@ -347,6 +347,15 @@ class Raft(Membership):
         """
         self._log.compact(index)
 
+    def entries(self, start: int, end: int, bytes_max: int) -> list[Entry]:
+        """Entries of `[start, end]`, all in the log: at least one, at most as many as have `bytes_max` together.
+
+        For a host whose machine is started anew behind what was given out.
+        """
+        if not self._log.first <= start <= end <= self._log.last:
+            raise UsageError(f"the log has {self._log.first} to {self._log.last}, and not all of {start} to {end}")
+        return self._log.slice(start, end, bytes_max)
+
     def wants_snapshot(self, index: int, term: int) -> bool:
         """Whether a snapshot at `index` and `term` would bring this member forward; ask before it is received."""
         log = self._log

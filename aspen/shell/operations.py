@@ -20,6 +20,7 @@ from aspen.distributed import NodeInfo, distribution_of
 from aspen.distributed.joining import Join
 from aspen.distributed.ticket import write_ticket
 from aspen.errors import CallTimeout, NotReachable, UsageError
+from aspen.kv.gate import gate_of
 from aspen.limits import (
     AUDIT_TEXT_CHARS_MAX,
     CALL_TIMEOUT_S,
@@ -40,6 +41,7 @@ from aspen.shell.line import Line, Through
 from aspen.shell.protocol import OPERATIONS, PROTOCOL, Event, Failure, Operation, Request, allows
 from aspen.shell.relay import Tunnel, desk_of
 from aspen.shell.sizes import size_now
+from aspen.shell.store import StoreTunnel
 from aspen.shell.views import Action
 from aspen.trust import TrustEntry
 from aspen.types import KILL
@@ -66,8 +68,8 @@ class Job:
     evaluator: Evaluator
     session: Process
     answered: bool = False
-    tunnel: Tunnel | None = None
-    """Of a `relay` that is open."""
+    tunnel: Tunnel | StoreTunnel | None = None
+    """Of a `relay` or a `kv` that is open."""
 
     def event(self, kind: str, data: object) -> bool:
         """Sends an event; False when the client does not take it, and it is dropped."""
@@ -364,6 +366,17 @@ async def _relay(job: Job) -> None:
         tunnel.close()
 
 
+async def _kv(job: Job) -> None:
+    gate = gate_of(job.control.system)
+    gate.check()
+    tunnel = job.tunnel = StoreTunnel(gate, job.line, job.request.id, job.entry)
+    try:
+        if await job.line.deliver(Event(job.request.id, "open", await gate.greeting())):
+            await tunnel.run()
+    finally:
+        tunnel.close()
+
+
 async def _eval(job: Job) -> dict[str, str]:
     return await job.evaluator.evaluate(job.arg("code"), job)
 
@@ -421,6 +434,7 @@ PERFORM: Final[dict[str, Perform]] = {
     "complete": _complete,
     "nodes": _nodes,
     "relay": _relay,
+    "kv": _kv,
     "stop": _stop,
     "ticket": _ticket,
     "join": _join,

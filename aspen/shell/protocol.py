@@ -10,9 +10,9 @@ The number 0 is about no request in particular. `Event(0, "ping")` comes every C
 client can tell a long request from a node that is stuck; `Event(0, "notice")` is for the person. `Failure(0)` says
 that the node could not read a frame, or has ended the session: every request in progress has failed.
 
-A `relay` request is a way to another node: each `Frame` of the client goes there, and each `Event` of kind `frame`
-comes from there. What is in them is this protocol again, signed and sealed between the client and that node: see
-`aspen.distributed.relay`.
+A `kv` request is a way to the store, and a `relay` request one to another node: each `Frame` of the client goes there,
+and each `Event` of kind `frame` comes from there. What is in them is this protocol again, signed and sealed between the
+client and that node: see `aspen.distributed.relay`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Operation:
 
     name: str
     role: Role
-    """The least role; `admin` may do all that `operator` may, and only a `joiner` may join."""
+    """The least role; `admin` may do all that `operator` may, who may do all that a `client` may; only a `joiner` may
+    join."""
     args: Mapping[str, type | tuple[type, ...]]
     """Its arguments and their types."""
     optional: frozenset[str] = field(default=frozenset())
@@ -159,6 +160,10 @@ OPERATIONS: Final[dict[str, Operation]] = {
         # leads to another node of the cluster, given by name or id; Event(kind="open"), then Event(kind="frame") each
         # time that node has something to say. Ends with a Failure. What the client may do there, that node decides
         _op("relay", Role.OPERATOR, {"node": str}, streams=True),
+        # leads to the store; Event(kind="open", data=how the store is), then each Frame is a part of an exchange and
+        # each Event(kind="frame") one of an answer: see aspen.kv.door. What the key may do there, each exchange is
+        # asked
+        _op("kv", Role.CLIENT, streams=True),
         # stops the node; `confirm` is its name
         _op("stop", Role.ADMIN, {"confirm": str}),
         # gives out a ticket to join -> {"ticket": the line, "expires_s": wall-clock seconds}; `address` is where the
@@ -175,6 +180,6 @@ def allows(role: Role, operation: Operation) -> bool:
     """Whether a key of this role may ask for it. A peer node may do what an admin may: see `Role`."""
     if Role.JOINER in (role, operation.role):
         return role is operation.role
-    if role in (Role.ADMIN, Role.NODE):
+    if role in (Role.ADMIN, Role.NODE) or operation.role is Role.CLIENT:
         return True
     return role is Role.OPERATOR and operation.role is Role.OPERATOR

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import ADA, CLEO, EVE, JOE, NEO, OLE
 
-from aspen.errors import AccessDenied, AspenError, RemoteFailure, UsageError
+from aspen.errors import AccessDenied, AspenError, NotReachable, RemoteFailure, UsageError
 from aspen.limits import CONTROL_PING_S, CONTROL_REQUESTS_PER_CLIENT_MAX
 from aspen.shell.protocol import OPERATIONS, Cancel, Event, Failure, Request, Response
 from aspen.trust import Role
@@ -33,6 +33,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "complete": {"text": "a", "cursor": 1},
     "nodes": {},
     "relay": {"node": "elsewhere"},
+    "kv": {},
     "stop": {"confirm": "shop@db1"},
     "ticket": {"seconds": 60},
     "join": {"node_id": NEO.node_id, "name": "shop@db2", "signature": bytes(64)},
@@ -41,16 +42,17 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 OPERATOR_MAY = {
     "info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
-    "trace", "nodes", "relay",
+    "trace", "nodes", "relay", "kv",
 }  # fmt: skip
 ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop", "ticket"}
 JOINER_MAY = {"join"}
-MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: set(), JOE: JOINER_MAY}
+MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: {"kv"}, JOE: JOINER_MAY}
 
 
 def test_the_tables_name_every_operation() -> None:
     assert set(EXAMPLES) == set(OPERATIONS) == ADMIN_MAY | JOINER_MAY
-    assert all(operation.role in (Role.ADMIN, Role.OPERATOR, Role.JOINER) for operation in OPERATIONS.values())
+    roles = (Role.ADMIN, Role.OPERATOR, Role.CLIENT, Role.JOINER)
+    assert all(operation.role in roles for operation in OPERATIONS.values())
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
@@ -60,6 +62,9 @@ def test_each_role_may_do_what_the_table_says_and_nothing_else(shop: Any, op: st
             async with shop.client(who) as client:
                 if op in allowed and op == "relay":
                     with pytest.raises(UsageError, match="in no cluster"):  # where it leads, test_relay shows
+                        await client.request(op, **EXAMPLES[op])
+                elif op in allowed and op == "kv":
+                    with pytest.raises(NotReachable, match="no member of the store"):  # what it does, tests/kv shows
                         await client.request(op, **EXAMPLES[op])
                 elif op in allowed:
                     await client.request(op, **EXAMPLES[op])

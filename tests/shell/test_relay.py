@@ -155,6 +155,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "eval": [{"code": "x = 6 * 7"}, {"code": "print(x); x"}, {"code": "1 / 0"}, {"code": "for"}],
     "complete": [{"text": "whereis_", "cursor": 8}],
     "nodes": [{}],
+    "kv": [{}],
     "relay": [{"node": "nowhere"}],
     "stop": [{"confirm": "another"}],
     "ticket": [{}, {"seconds": 60, "address": "tcp://10.0.0.1:4571"}, {"seconds": 0}, {"address": "here"}],

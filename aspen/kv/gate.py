@@ -1,0 +1,126 @@
+"""`Gate`: a node's way to the store, for whoever is on the node; and who may ask for what.
+
+    reply = gate_of(system).exchange(WRITE, body)          # await it, or add a callback: (here, answer)
+
+A node that has a member asks that; any other node one of the members that it knows of, which are all in the process
+group `aspen.kv`. The member in turn hands writes on to the leader. So whoever reaches one node of the cluster reaches
+the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aspen.actor import Reply, System, make_named_ref
+from aspen.distributed.pg import table_of
+from aspen.errors import AccessDenied, AspenError, NotReachable
+from aspen.kv.admin import OPERATIONS, operation_of
+from aspen.kv.codec import command_kind, decode_batch
+from aspen.kv.door import ADMIN
+from aspen.kv.options import NAME
+from aspen.kv.state_machine import KvStateMachine
+from aspen.kv.types import Keyspace, Kind
+from aspen.trust import Role
+
+_RANK: Final = {Role.JOINER: 0, Role.CLIENT: 1, Role.OPERATOR: 2, Role.ADMIN: 3, Role.NODE: 3}
+
+COMMAND_ROLES: Final[dict[int, Role]] = {
+    Kind.PUT: Role.CLIENT,
+    Kind.DELETE: Role.CLIENT,
+    Kind.TXN: Role.CLIENT,
+    Kind.RANGE: Role.CLIENT,
+    Kind.SESSION_OPEN: Role.CLIENT,
+    Kind.SESSION_KEEP: Role.CLIENT,
+    Kind.SESSION_CLOSE: Role.CLIENT,
+    Kind.COMPACT: Role.OPERATOR,
+    Kind.ALARM: Role.OPERATOR,
+    Kind.QUOTA: Role.OPERATOR,
+}
+"""The least role for each kind of command from outside; what is not here, members alone propose."""
+
+
+def check_role(role: Role, kind: int, body: bytes) -> None:
+    """Checks what a key of this role asks from outside.
+
+    Raises:
+        AccessDenied: it may not.
+        BadFrame, UsageError: the bytes ask for nothing.
+    """
+    rank = _RANK[role]
+    if kind == ADMIN:
+        name, _ = operation_of(body)
+        least = OPERATIONS[name].role
+        if rank < _RANK[least]:
+            raise AccessDenied(f"{name} needs the role {least.value}, and this key has {role.value}")
+        return
+    for command in decode_batch(body):
+        what = command_kind(command)
+        allowed = COMMAND_ROLES.get(what)
+        if allowed is None or rank < _RANK[allowed] or command[1:2] != _USER:
+            raise AccessDenied(_denied(what, role, allowed, command))
+
+
+_USER: Final = bytes([Keyspace.USER])
+
+
+def _denied(what: int, role: Role, allowed: Role | None, command: bytes) -> str:
+    name = Kind(what).name.lower() if what in Kind.__members__.values() else f"command {what}"
+    if allowed is None:
+        return f"{name} is for members of the store themselves"
+    if command[1:2] != _USER:
+        return f"{name}: from outside only the user keyspace is reached"
+    return f"{name} needs the role {allowed.value}, and this key has {role.value}"
+
+
+class Gate:
+    """See the module. One a node; all on its loop."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._here: Any = make_named_ref(system, KvStateMachine.blueprint, NAME)
+        self._turn = 0
+
+    def exchange(self, kind: int, body: bytes) -> Reply[tuple[bool, bytes]]:
+        """Exchanges with the store; see `KvStateMachine.exchange` for what the reply brings.
+
+        Raises:
+            NotReachable: no member is known here, now.
+        """
+        reply: Reply[tuple[bool, bytes]] = self._member().exchange(kind, body, 0)
+        return reply
+
+    def _member(self) -> Any:
+        if self._system.whereis(NAME) is not None:
+            return self._here
+        members = table_of(self._system).refs(NAME)
+        if not members:
+            raise NotReachable(
+                f"node {self._system.name} has no member of the store and knows of none; see: aspen member list"
+            )
+        self._turn += 1
+        return members[self._turn % len(members)]
+
+    def check(self) -> None:
+        """Raises NotReachable when no member is known here, now."""
+        self._member()
+
+    async def greeting(self) -> dict[str, Any]:
+        """What a client from outside is told first: `node_id` and `name` of this node, and of the `leader`, its node id
+        or None."""
+        leader = None
+        try:
+            leader = await self._member().leader()
+        except AspenError:
+            leader = None
+        return {"node_id": self._system.node, "name": self._system.name, "leader": leader}
+
+
+_TABLE: Final = "aspen.kv.gate"
+
+
+def gate_of(system: System) -> Gate:
+    """The gate of a node."""
+    found: Gate | None = system.tables.get(_TABLE)
+    if found is None:
+        found = system.tables[_TABLE] = Gate(system)
+    return found

@@ -1,0 +1,415 @@
+"""Ways to the store for programs that are no node: over the control port of any node of the cluster.
+
+A way begins at a node that the program names, or at any that runs on this machine; that node hands over to the leader,
+so one reachable node is enough. When the leader itself can be reached, the way moves there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from aspen import wire
+from aspen.errors import AspenError, BadFrame, NotReachable, UsageError
+from aspen.io import RealRandom
+from aspen.io.keys import config_dir as default_directory
+from aspen.io.loop_thread import LoopThread
+from aspen.io.nodes import NodeRecord, nodes
+from aspen.kv.client import Consistency, Kv
+from aspen.kv.courier import Done
+from aspen.kv.door import FAILED, FORWARDED, NUMBER_MAX, Assembler, parts_of
+from aspen.kv.txn import TxnBuilder
+from aspen.kv.types import (
+    CompactResult,
+    DeleteResult,
+    KeyValue,
+    PutResult,
+    RangeResult,
+    TxnRequest,
+    TxnResult,
+)
+from aspen.limits import KV_PAGE_KEYS, KV_PARTS_MAX
+from aspen.reach import reach
+from aspen.shell import NodeClient
+from aspen.shell.client import Asked
+
+R = TypeVar("R")
+
+_SILENT: Final[Callable[[str], object]] = lambda text: None  # noqa: E731 -- notices are for people
+
+
+class OutsideChannel:
+    """A `kv` request of a control port: `aspen.kv.courier.Channel`. Owns the connection."""
+
+    def __init__(self, client: NodeClient, stack: AsyncExitStack) -> None:
+        self._client, self._stack = client, stack
+        self._asked: Asked | None = None
+        self._assembler = Assembler()
+        self._number = 0
+        self._done: dict[int, tuple[Done, int]] = {}
+        """Whom to tell of each exchange under way, and the parts that it was sent in."""
+        self._queue: deque[list[bytes]] = deque()
+        self._parts = 0
+        self._opened: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
+        self._end: AspenError | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.leads = True
+
+    async def open(self) -> Mapping[str, Any]:
+        """Opens the way; returns how the node greets: see `aspen.kv.gate.Gate.greeting`."""
+        self._asked = self._client.begin("kv", self._on_event)
+        self._watching = asyncio.ensure_future(self._watch(self._asked))
+        return await self._opened
+
+    async def _watch(self, asked: Asked) -> None:
+        error: AspenError
+        try:
+            await asked.wait()
+            error = NotReachable("the node has ended the way to the store")
+        except AspenError as failure:
+            error = failure
+        finally:
+            await self._stack.aclose()
+        self._fail(error)
+
+    def begin(self, kind: int, body: bytes, done: Done) -> None:
+        """Begins an exchange."""
+        if self._end is not None or self._asked is None:
+            end = self._end or NotReachable("the way to the store is not open")
+            asyncio.get_running_loop().call_soon(done, None, end)
+            return
+        self._number = number = self._number % NUMBER_MAX + 1
+        parts = parts_of(number, kind, body)
+        self._done[number] = (done, len(parts))
+        self._queue.append(parts)
+        self._send()
+
+    def _send(self) -> None:
+        """Sends what waits, as far as the node takes it."""
+        asked = self._asked
+        while self._queue and asked is not None:
+            parts = self._queue[0]
+            if self._parts and self._parts + len(parts) > KV_PARTS_MAX:
+                return
+            self._queue.popleft()
+            self._parts += len(parts)
+            try:
+                for part in parts:
+                    asked.forward(part)
+            except AspenError as error:
+                self._fail(NotReachable(f"the node does not take what is sent: {error}"))
+                return
+
+    def _on_event(self, kind: str, data: Any) -> None:
+        if kind == "open":
+            if not self._opened.done():
+                self._opened.set_result(data)
+        elif kind == "frame":
+            try:
+                whole = self._assembler.take(data)
+            except BadFrame as error:
+                self._fail(NotReachable(f"the node sent what makes no sense: {error}"))
+                return
+            if whole is not None:
+                self._answer(*whole)
+
+    def _answer(self, number: int, outcome: int, body: bytes) -> None:
+        done, parts = self._done.pop(number, (None, 0))
+        self._parts -= parts
+        if done is not None:
+            if outcome == FAILED:
+                done(None, _decoded(body))
+            else:
+                self.leads = outcome != FORWARDED
+                done(body, None)
+        if self._queue:
+            self._send()
+
+    def _fail(self, error: AspenError) -> None:
+        if self._end is None:
+            self._end = error
+        if not self._opened.done():
+            self._opened.set_exception(error)
+        waiting, self._done = self._done, {}
+        self._queue.clear()
+        loop = asyncio.get_running_loop()
+        for done, _ in waiting.values():
+            loop.call_soon(done, None, error)
+
+    def close(self) -> None:
+        """Ends it; exchanges under way fail. Idempotent."""
+        if self._end is None:
+            self._fail(NotReachable("the way to the store was closed here"))
+        if self._asked is not None:
+            with contextlib.suppress(AspenError):
+                self._asked.cancel()
+        self._client.close()
+
+    async def wait_closed(self) -> None:
+        """Returns when nothing of it runs any more. Close it first."""
+        if self._watching is not None:
+            await asyncio.wait({self._watching})
+
+
+def _decoded(body: bytes) -> BaseException:
+    try:
+        error = wire.decode(body)
+    except BadFrame:
+        error = None
+    return error if isinstance(error, BaseException) else NotReachable("the node's answer cannot be read")
+
+
+class OutsideFinder:
+    """Finds nodes of one cluster: `aspen.kv.courier.Finder`."""
+
+    def __init__(self, where: str = "", directory: Path | None = None) -> None:
+        """`where` is a node as commands take it, several with commas, or the name of a cluster of this machine; empty:
+        the nodes of this machine, which must be of one cluster."""
+        self._directory = directory if directory is not None else default_directory()
+        self._where = [part.strip() for part in where.split(",") if part.strip()]
+        self._turn = 0
+        self.greeting: Mapping[str, Any] = {}
+        """Of the node that was reached last."""
+
+    async def find(self, failed: int) -> OutsideChannel:
+        """A way to the store."""
+        ways = self.ways()
+        self._turn += 1 if failed else 0
+        way = ways[self._turn % len(ways)]
+        channel = await self._open(way)
+        leader = self._record_of(self.greeting.get("leader"))
+        if leader is None or self.greeting.get("node_id") == leader.node_id:
+            return channel
+        greeting = self.greeting
+        try:
+            direct = await self._open(leader.name)
+        except AspenError:
+            self.greeting = greeting
+            return channel
+        channel.close()
+        return direct
+
+    async def _open(self, way: str) -> OutsideChannel:
+        stack = AsyncExitStack()
+        try:
+            client = await stack.enter_async_context(reach(self._directory, way, _SILENT))
+            channel = OutsideChannel(client, stack)
+            self.greeting = await channel.open()
+        except BaseException:
+            await stack.aclose()
+            raise
+        return channel
+
+    def ways(self) -> list[str]:
+        """Nodes to try, those that were named first.
+
+        Raises:
+            NotReachable: there are none now.
+            UsageError: it is not clear which are meant.
+        """
+        records = list(nodes(self._directory))
+        if not self._where:
+            clusters = {record.cluster or record.name for record in records}
+            if len(clusters) > 1:
+                raise UsageError(
+                    f"nodes of several clusters run on this machine; name one of: {', '.join(sorted(clusters))}"
+                )
+            if not records:
+                raise NotReachable(
+                    "no node runs on this machine; start one with: aspen node start, or name one: ID@tcp://HOST:PORT"
+                )
+            return [record.name for record in records]
+        named = {record.name: record for record in records}
+        ways: dict[str, None] = {}
+        for where in self._where:
+            ways.update(dict.fromkeys(_of_cluster(records, where) or [where]))
+        for where in self._where:
+            if where in named and named[where].cluster:
+                ways.update(dict.fromkeys(_of_cluster(records, named[where].cluster)))
+        return list(ways)
+
+    def _record_of(self, leader: Any) -> NodeRecord | None:
+        """The leader, when it runs on this machine."""
+        if not isinstance(leader, str) or not leader:
+            return None
+        return next((record for record in nodes(self._directory) if record.node_id == leader), None)
+
+
+def _of_cluster(records: list[NodeRecord], cluster: str) -> list[str]:
+    return [record.name for record in records if record.cluster == cluster]
+
+
+def _folder(config_dir: str | PathLike[str] | None) -> Path | None:
+    return Path(config_dir).expanduser() if config_dir is not None else None
+
+
+async def open_outside(where: str, config_dir: str | PathLike[str] | None, timeout: float, exactly_once: bool) -> Kv:
+    """A client of the store, connected: see `aspen.kv.connect`."""
+    finder = OutsideFinder(where, _folder(config_dir))
+    finder.ways()  # What will not do is said at once.
+    kv = Kv(
+        finder,
+        asyncio.get_running_loop(),
+        RealRandom().rng("kv.client").random,
+        timeout=timeout,
+        exactly_once=exactly_once,
+    )
+    try:
+        await kv.connect(timeout)
+    except BaseException:
+        await kv.close()
+        raise
+    return kv
+
+
+class SyncKv:
+    """A client for code without an event loop: as `Kv`, method by method. Made by `aspen.kv.connect_sync`."""
+
+    def __init__(self, where: str, config_dir: str | PathLike[str] | None, timeout: float, exactly_once: bool) -> None:
+        self._thread = LoopThread("aspen-kv")
+        try:
+            self._kv = self._thread.run(open_outside(where, config_dir, timeout, exactly_once))
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        revision: int = 0,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> KeyValue | None:
+        """See `Kv.get`."""
+        return self._thread.run(self._kv.get(key, revision=revision, consistency=consistency, timeout=timeout))
+
+    def range(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> RangeResult:
+        """See `Kv.range`."""
+        return self._thread.run(
+            self._kv.range(
+                key,
+                end,
+                prefix=prefix,
+                revision=revision,
+                limit=limit,
+                keys_only=keys_only,
+                consistency=consistency,
+                timeout=timeout,
+            )
+        )
+
+    def scan(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        page: int = KV_PAGE_KEYS,
+        consistency: Consistency = "linearizable",
+    ) -> Iterator[KeyValue]:
+        """See `Kv.scan`."""
+        scan = self._kv.scan(key, end, prefix=prefix, revision=revision, page=page, consistency=consistency)
+        while found := self._thread.run(_some(scan, page)):
+            yield from found
+
+    def put(
+        self,
+        key: bytes,
+        value: bytes = b"",
+        *,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout: float | None = None,
+    ) -> PutResult:
+        """See `Kv.put`."""
+        return self._thread.run(
+            self._kv.put(
+                key,
+                value,
+                lease=lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+                timeout=timeout,
+            )
+        )
+
+    def delete(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        prev_kv: bool = False,
+        timeout: float | None = None,
+    ) -> DeleteResult:
+        """See `Kv.delete`."""
+        return self._thread.run(self._kv.delete(key, end, prefix=prefix, prev_kv=prev_kv, timeout=timeout))
+
+    def execute(self, transaction: TxnBuilder | TxnRequest, *, timeout: float | None = None) -> TxnResult:
+        """Executes a transaction: a `TxnRequest`, or what `aspen.kv.TxnBuilder()` has made."""
+        request = transaction.request() if isinstance(transaction, TxnBuilder) else transaction
+        return self._thread.run(self._kv.execute(request, timeout=timeout))
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> CompactResult:
+        """See `Kv.compact`."""
+        return self._thread.run(self._kv.compact(revision, timeout=timeout))
+
+    def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """See `Kv.status`."""
+        return self._thread.run(self._kv.status(timeout=timeout))
+
+    def hash(self, revision: int = 0, *, timeout: float | None = None) -> dict[str, Any]:
+        """See `Kv.hash`."""
+        return self._thread.run(self._kv.hash(revision, timeout=timeout))
+
+    def members(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """See `Kv.members`."""
+        return self._thread.run(self._kv.members(timeout=timeout))
+
+    def call(self, work: Callable[[Kv], Coroutine[Any, Any, R]]) -> R:
+        """Runs `await work(kv)` with the client, and returns its result: for all that has no method here."""
+        return self._thread.run(work(self._kv))
+
+    def close(self) -> None:
+        """Ends the session, the connection and its thread. Idempotent."""
+        if not self._thread.closed:
+            self._thread.run(self._kv.close())
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+async def _some(scan: AsyncIterator[KeyValue], count: int) -> list[KeyValue]:
+    found: list[KeyValue] = []
+    async for item in scan:
+        found.append(item)
+        if len(found) >= count:
+            break
+    return found
