@@ -61,7 +61,7 @@ class LeaseActor(Actor):
         self._options, self._peer, self._machine = options, peer, machine
         self._me: Any = self.ctx.ref
         self._boot_ns: Callable[[], int] = self._process.system.ports.clock.boot_ns
-        self._lessor = Lessor()
+        self._lessor = Lessor(options.lease_checkpoint_s)
         self._term = 0
         """0: it leads in none."""
         self._judging = False

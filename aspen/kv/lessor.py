@@ -34,7 +34,6 @@ from aspen.limits import (
 )
 
 _SECOND_NS: Final = 1_000_000_000
-_CHECKPOINT_NS: Final = round(LEASE_CHECKPOINT_EVERY_S * 1e9)
 _GAP_NS: Final = round(LEASE_TICK_GAP_S * 1e9)
 _AGAIN_NS: Final = round(LEASE_PROPOSE_AGAIN_S * 1e9)
 _OLD_ENTRIES: Final = 64
@@ -79,9 +78,11 @@ class _Lease:
 class Lessor:
     """See the module. All times are of one clock that counts suspension, in nanoseconds."""
 
-    __slots__ = ("_checkpointed", "_heap", "_last_ns", "_leading", "_leases", "_lost_ns")
+    __slots__ = ("_checkpoint_ns", "_checkpointed", "_heap", "_last_ns", "_leading", "_leases", "_lost_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint_s: float = LEASE_CHECKPOINT_EVERY_S) -> None:
+        """`checkpoint_s`: how often what is left of a lease with a longer TTL is written to the log."""
+        self._checkpoint_ns = round(checkpoint_s * 1e9)
         self._leases: dict[int, _Lease] = {}
         self._heap: list[tuple[int, int]] = []
         """(queued_ns, lease): one live entry for each lease; entries that a lease does not know as its own are old."""
@@ -230,7 +231,7 @@ class Lessor:
                     left_ns = lease.deadline_ns - judged_ns - _drift(lease.ttl_ns)
                     checkpoints.append((lease_id, max(1, -(-left_ns // _SECOND_NS))))
                     self._checkpointed.add(lease_id)
-                    lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS
+                    lease.checkpoint_ns = judged_ns + self._checkpoint_ns
                 lease.queued_ns = _next(lease)
             again.append((lease.queued_ns, lease_id))
         for entry in again:
@@ -244,7 +245,7 @@ class Lessor:
         """The heap is left alone: the entry there comes up early, and is put back."""
         judged_ns = self._judged(now_ns)
         lease.deadline_ns = judged_ns + left_ns + _drift(lease.ttl_ns)
-        lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS if lease.ttl_ns > _CHECKPOINT_NS else 0
+        lease.checkpoint_ns = judged_ns + self._checkpoint_ns if lease.ttl_ns > self._checkpoint_ns else 0
         if not lease.queued_ns:
             lease.queued_ns = _next(lease)
 
