@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from aspen.kv import holding, lessor
-from aspen.kv.codec import decode_batch, decode_command, encode_batch, encode_result
 from aspen.kv.lease_actor import LeaseActor
 from aspen.kv.leases import Leases
 from aspen.kv.lessor import LeaseRecord, Lessor
 from aspen.kv.transactions import Writing
-from aspen.kv.types import DeleteResult, KeepResult, LeaseKeep
+from aspen.kv.types import DeleteResult
 
-Plant = Callable[[Callable[[Any, str, Any], None]], None]
+Plant = Callable[[Any], None]
 
 
 def no_drift(plant: Any) -> None:
@@ -35,17 +34,13 @@ def counts_from_the_answer(plant: Any) -> None:
 
 def no_quorum(plant: Any) -> None:
     """A leader acknowledges keep-alives without asking whether it still is one."""
-    exchange = LeaseActor.exchange
 
-    def at_once(self: Any, body: bytes) -> Any:
-        requests = [decode_command(command).request for command in decode_batch(body)]
-        if self._lessor.leading and all(isinstance(request, LeaseKeep) for request in requests):
-            now_ns = self._boot_ns()
-            kept = [KeepResult(tuple(self._lessor.keep_alive(id, now_ns) for id in one.leases)) for one in requests]  # type: ignore[union-attr]
-            return encode_batch([encode_result(one) for one in kept])
-        return exchange(self, body)
+    def at_once(self: Any) -> None:
+        self._number += 1
+        self._confirmed[self._number], self._waiting = self._waiting, []
+        self._me.reached(self._number, {})
 
-    plant(LeaseActor, "exchange", at_once)
+    plant(LeaseActor, "_confirm", at_once)
 
 
 def no_extension(plant: Any) -> None:
@@ -111,15 +106,21 @@ def stays_attached(plant: Any) -> None:
     plant(Leases, "_end", end)
 
 
-def never_expires(plant: Any) -> None:
-    """A leader that was one before does not look at leases any more."""
-    judge = LeaseActor.judge
+def never_looked_at(plant: Any) -> None:
+    """A lease that this leader has granted is not looked at again."""
+    plant(Lessor, "_push", lambda self, lease_id, lease: None)
 
-    def once(self: Any) -> None:
-        if self._term <= 1:
-            judge(self)
 
-    plant(LeaseActor, "judge", once)
+def forgets_what_is_attached(plant: Any) -> None:
+    """A member that starts anew knows its leases, and not their keys."""
+    begin = Leases.__init__
+
+    def init(self: Any, tables: Any) -> None:
+        begin(self, tables)
+        for lease in self._all.values():
+            lease.keys = None
+
+    plant(Leases, "__init__", init)
 
 
 BUGS: dict[str, Plant] = {
@@ -133,7 +134,8 @@ BUGS: dict[str, Plant] = {
         kept_on_its_way_out,
         keys_one_by_one,
         stays_attached,
-        never_expires,
+        never_looked_at,
+        forgets_what_is_attached,
     )
 }
 

@@ -10,6 +10,8 @@ from aspen.errors import LeaseExists, LeaseNotFound
 from aspen.kv import Kv
 from aspen.kv.types import LeaseStatus
 from aspen.limits import LEASE_DRIFT, LEASE_TICK_S
+from tests.kv.lease_bugs import planted
+from tests.kv.lease_campaign import leases
 from tests.kv.stores import Stores, run
 
 ELECTION_S = 4.0
@@ -140,3 +142,43 @@ def test_leases_end_though_the_leader_changes_again_and_again() -> None:
         assert took > 2
 
     run(scenario, 3)
+
+
+async def keep_alive_of_a_leader_that_slept(stores: Stores) -> tuple[bool, int]:
+    """Whether the lease had ended by then, and what a deposed leader says to a keep-alive when it wakes."""
+    leader = await led(stores)
+    lease = await stores.on(leader, lambda kv: kv.grant(4))
+    stores.cluster.node(leader).pause()
+    other = next(name for name in stores.cluster.nodes if name != leader)
+    await asyncio.sleep(4 * (1 + LEASE_DRIFT) + ELECTION_S)
+    gone = lease.id not in await stores.on(other, lambda kv: kv.leases())
+    kept = asyncio.ensure_future(stores.on(leader, lambda kv: kv.keep_alive(lease.id)))
+    stores.cluster.node(leader).unpause()
+    return gone, await kept
+
+
+def test_a_leader_that_slept_keeps_nothing_alive() -> None:
+    assert run(keep_alive_of_a_leader_that_slept, 3) == (True, 0)
+
+
+def test_without_a_quorum_it_would() -> None:
+    with planted("no_quorum"):
+        assert run(keep_alive_of_a_leader_that_slept, 3) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    ("bug", "invariant"),
+    [
+        ("no_drift", "early"),
+        ("counts_from_the_answer", "early"),
+        ("kept_on_its_way_out", "early"),
+        ("keys_one_by_one", "one_revision"),
+    ],
+)
+def test_the_campaign_finds_a_planted_bug_at_its_first_seed(bug: str, invariant: str) -> None:
+    result = leases.with_options(bug=bug).run(0)
+    assert f"lease.{invariant}" in str(result.signature)
+
+
+def test_the_campaign_finds_nothing_else() -> None:
+    assert leases.run(3).passed
