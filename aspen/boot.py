@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aspen.actor import Process, System
-from aspen.distributed import Joining, Seed
-from aspen.errors import UsageError
+from aspen.distributed import Joining, NodeInfo, Seed
+from aspen.distributed.joining import TakenIn
+from aspen.errors import ConfigError, UsageError
 from aspen.io import new_event_loop, real_ports
 from aspen.io.children import Beats
+from aspen.io.cluster_files import cluster_file, joined, read_cluster, remember_seeds, remembered_seeds
+from aspen.io.interfaces import own_host
 from aspen.io.keys import (
     Identity,
     TrustedKeys,
@@ -36,6 +39,7 @@ from aspen.io.zmq_peers import ZmqPeers
 from aspen.io.zmq_port import ZmqTransport
 from aspen.limits import MEMBER_SEEDS_MAX
 from aspen.node import Node, NodeConfig, Planned
+from aspen.node.addresses import advertised, host_of, is_loopback, local
 from aspen.node.node import EXIT_FAILED
 from aspen.node.reports import JsonFormatter, TextFormatter
 from aspen.shell import interrupts
@@ -85,11 +89,14 @@ def run_node(
     plan: Sequence[Planned],
     directory: Path,
     on_stopped: Callable[[int], object] = lambda code: None,
+    on_event: Callable[[dict[str, Any]], object] = lambda event: None,
 ) -> int:
     """Runs a node until it ends; returns its exit code. `directory` holds its key, the trusted keys, and `run/`.
 
     `on_stopped` is called with the exit code when the node has stopped, before its loop is closed. That may wait for
-    ever for a task that does not take its cancelling: `aspen.io.process.end_soon` sees to it.
+    ever for a task that does not take its cancelling: `aspen.io.process.end_soon` sees to it. `on_event` is called with
+    what happens to the node: `event` is `starting`, `up` or `stopping`, with its `name`, `boot`, `process`, `node_id`
+    and `address`, and in the end `ended`, with its `code`.
 
     Raises:
         ConfigError: a setting, a key or the port cannot be used; says what to do.
@@ -98,13 +105,16 @@ def run_node(
     handler = _configure_log(config)
     spare_collections()
     config = config.named(plan[0].app.name if plan else "aspen")
+    config = _with_membership(config, directory)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             try:
-                code = _run_on(runner, config, plan, directory)
+                code = _run_on(runner, config, plan, directory, on_event)
             except BaseException:
+                on_event({"event": "ended", "name": config.name, "code": EXIT_FAILED})
                 on_stopped(EXIT_FAILED)
                 raise
+            on_event({"event": "ended", "name": config.name, "code": code})
             on_stopped(code)
             return code
     finally:
@@ -112,7 +122,13 @@ def run_node(
         handler.close()
 
 
-def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned], directory: Path) -> int:
+def _run_on(
+    runner: asyncio.Runner,
+    config: NodeConfig,
+    plan: Sequence[Planned],
+    directory: Path,
+    on_event: Callable[[dict[str, Any]], object],
+) -> int:
     identity = load_or_create_identity(directory, config.name)
     load_or_create_user(directory)
     trusted = TrustedKeys(directory)
@@ -135,8 +151,12 @@ def _run_on(runner: asyncio.Runner, config: NodeConfig, plan: Sequence[Planned],
             trust=lambda entry: update_trusted(directory, lambda there: there.with_entry(entry)),
             new_secret=new_secret,
             set_log_level=lambda level: logging.getLogger().setLevel(level.upper()),
+            advertised=lambda bound: _control_address(config, bound),
         )
-        node.on_bound.append(lambda address: seat.announce(identity.node_id, address=address))
+        node.on_bound.append(
+            lambda address: seat.announce(identity.node_id, address=local(address), advertised=node.address)
+        )
+        node.on_event.append(lambda event: on_event(_event(event, node)))
         watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)
         beats = Beats(os.environ)
         beats.keep_on(loop, lambda: _orphaned(node))
@@ -175,18 +195,100 @@ def _joining(
         known = trusted.authorize(curve_key_z85)
         return known.node_id if known is not None and known.role is Role.NODE else None
 
-    def seeds() -> list[Seed]:
+    def here() -> dict[str, str]:
         others = [record for record in peers(directory, config.cluster) if record.node_id != identity.node_id]
-        found = {record.node_id: record.links_address for record in others} | dict(config.cluster_seeds)
-        return [Seed(node_id, address) for node_id, address in list(found.items())[:MEMBER_SEEDS_MAX]]
+        return {record.node_id: record.links_address for record in others}
+
+    def seeds() -> list[Seed]:
+        # The address of a node is the one that is known best: what runs here now, what somebody has set, what was seen
+        # last, and what was written when it joined. When there are too many, they go in the same order.
+        last_seen = dict(remembered_seeds(directory, config.name, config.cluster))
+        found: dict[str, str] = {}
+        for known in (here(), dict(config.cluster_seeds), last_seen, dict(config.joined_seeds)):
+            found = {**found, **{node_id: address for node_id, address in known.items() if node_id not in found}}
+        return [Seed(node_id, address) for node_id, address in found.items()][:MEMBER_SEEDS_MAX]
 
     return Joining(
         identity.node_id,
-        lambda: ZmqPeers(loop, config.cluster_address, identity.curve_secret_z85, identify),
+        lambda: ZmqPeers(
+            loop,
+            _links_address(config),
+            identity.curve_secret_z85,
+            identify,
+            advertised=lambda bound: advertised(bound, config.cluster_advertise, own_host, "[cluster] advertise"),
+        ),
         seeds,
         trusted.is_node,
         lambda address: seat.announce(identity.node_id, cluster=config.cluster, links_address=address),
+        trusted.role_of,
+        lambda members: _remember(directory, config, here(), identity.node_id, members),
+        lambda peer, news: _trust_as_told(directory, trusted, peer, news),
     )
+
+
+def _with_membership(config: NodeConfig, directory: Path) -> NodeConfig:
+    """The settings with those of the cluster that the node has joined by a ticket, if it has."""
+    text = read_cluster(directory, config.name)
+    if text is not None:
+        return config.with_membership(text, str(cluster_file(directory, config.name)))
+    others = joined(directory)
+    if others and not config.cluster:
+        log.info("node %s is in no cluster; of this directory, %s joined one", config.name, ", ".join(others))
+    return config
+
+
+def _links_address(config: NodeConfig) -> str:
+    """Where to bind the links: as set; else, when others are on other machines, at the address that faces them."""
+    seeds = (*config.cluster_seeds, *config.joined_seeds)
+    far = [host_of(address) for _, address in seeds if not is_loopback(address)]
+    if "cluster.address" in config.sources or not far:
+        return config.cluster_address
+    host = own_host(far[0])
+    return f"tcp://{host}:0" if host is not None else config.cluster_address
+
+
+def _control_address(config: NodeConfig, bound: str) -> str:
+    """Where other machines reach the control port. A node that cannot tell starts all the same: for its own machine."""
+    try:
+        return advertised(bound, config.advertise, own_host, "[node] advertise")
+    except ConfigError as error:
+        log.warning("%s", error)
+        return bound
+
+
+def _remember(
+    directory: Path, config: NodeConfig, here: Mapping[str, str], node_id: str, members: Sequence[NodeInfo]
+) -> None:
+    """Keeps where the members of other directories are, for the next start: those of this one are found anyway."""
+    others = [(one.node_id, one.address) for one in members if one.node_id not in here and one.node_id != node_id]
+    if others:
+        try:
+            remember_seeds(directory, config.name, config.cluster, others)
+        except ConfigError as error:
+            log.warning("where the others are is not kept for the next start: %s", error)
+
+
+def _trust_as_told(directory: Path, trusted: TrustedKeys, peer: str, news: TakenIn) -> None:
+    """A peer, which may do all that an admin may, has taken a node in. What stands in the file already stays."""
+    if trusted.role_of(news.node_id) is None:
+        entry = TrustEntry(news.node_id, Role.NODE, news.name)
+        try:
+            update_trusted(directory, lambda keys: keys if keys.find(entry.node_id) else keys.with_entry(entry))
+        except ConfigError as error:
+            log.error("node %s was taken in by %s, and is not trusted here: %s", news.name, peer, error)
+            return
+        log.info("node %s (%s) is trusted from now on: %s has taken it in", news.name, news.node_id, peer)
+
+
+def _event(event: str, node: Node) -> dict[str, Any]:
+    return {
+        "event": event,
+        "name": node.name,
+        "boot": node.system.boot,
+        "process": node.process_id,
+        "node_id": node.node_id,
+        "address": node.address,
+    }
 
 
 def _stop(node: Node, signal_name: str) -> None:

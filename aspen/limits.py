@@ -238,6 +238,9 @@ CONTROL_PING_S = 2.0
 CONTROL_LOST_S = 10.0
 """A client that has taken nothing for so long is lost: its session ends."""
 
+CONTROL_SWEEP_S = 0.5
+"""When no seat is left, how often the node looks whether a client has gone without a word."""
+
 CONTROL_SILENCE_S = 15.0
 """A client that has heard nothing for so long, pings included, gives its requests up."""
 
@@ -261,6 +264,9 @@ CONTROL_TREE_NODES_MAX = 5_000
 
 CONTROL_TREE_BYTES_MAX = 3 * 1024 * 1024
 """Size of a tree in one answer, in bytes; a larger one is cut at half the places, again and again."""
+
+SHELL_SIZE_OBJECTS_MAX = 50_000
+"""Objects of an actor's state that are counted when somebody asks for its size: about 30 ms of the loop."""
 
 CONTROL_CHUNK_CHARS_MAX = 16 * 1024
 """Characters of output in one event."""
@@ -624,6 +630,15 @@ REPLICATION_INVITE_EVERY_S = 0.5
 REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 """A learner that is further behind is not promoted."""
 
+REPLICATION_LACKING_EVERY_S = 1.0
+"""How often a member whose machine has lost its state asks the leader for a snapshot."""
+
+REPLICATION_UNFIT_ELECTIONS = 4
+"""Election timeouts that it leaves to others, before it stands itself: its log may be the only one that can win."""
+
+REPLICATION_UNFIT_LEADER_S = 1.5
+"""How long one leads all the same, until it has heard who else lacks a snapshot, and hands over."""
+
 REPLICATION_WRITE_BYTES_MAX = 4 * 1024 * 1024
 REPLICATION_WRITE_ENTRIES_MAX = 4_096
 """What makes a journal write large enough: what comes after goes into another."""
@@ -633,6 +648,7 @@ REPLICATION_REMOVED_STOP_S = 1.0
 
 REPLICATION_CALL_S = 10.0
 """Deadline of a change of the members."""
+
 # -- the store's state machine ----------------------------------------------------------------
 
 KV_KEY_BYTES_MAX = 32 * 1024
@@ -705,6 +721,16 @@ SIM_NODE_ENDS_MAX = 1_000
 SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
+
+KV_APPEND_BYTES_MAX = 100_000
+"""A value is not appended to beyond this; FoundationDB's bound of a value."""
+
+KV_TRANSACTION_TRIES_MAX = 100
+"""How often an interactive transaction is tried before its conflict is the caller's."""
+
+KV_TRANSACTION_BACKOFF_MIN_S = 0.002
+KV_TRANSACTION_BACKOFF_MAX_S = 0.5
+"""The pause before the second try, and the longest; each is drawn from [0, this)."""
 
 # -- the store: its door, its clients ---------------------------------------------------------
 
@@ -992,6 +1018,7 @@ _check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "
 _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
+_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
 _check(REPLICATION_HEARTBEAT_TICKS * 4 < REPLICATION_ELECTION_TICKS, "a lost heartbeat is no lost leader")
 _check(
     REPLICATION_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_CHUNK_BYTES_MAX,
@@ -1008,6 +1035,7 @@ _check(
     REPLICATION_CHUNK_BYTES_MAX * REPLICATION_SNAPSHOT_WINDOW * REPLICATION_SNAPSHOT_MEMBERS_MAX < LINK_QUEUE_BYTES_MAX,
     "snapshots leave room for others",
 )
+_check(REPLICATION_LACKING_EVERY_S < REPLICATION_UNFIT_LEADER_S, "who lacks a snapshot has said so by then")
 _check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
 _check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
 _check(
@@ -1020,4 +1048,3 @@ _check(
     "also on a follower",
 )
 _check(REPLICATION_KEEP_ENTRIES < REPLICATION_COMPACT_ENTRIES, "compaction gives something back")
-_check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")

@@ -149,7 +149,11 @@ class ControlPort(Protocol):
         ...
 
     def send(self, client: bytes, frame: bytes) -> bool:
-        """Queues a frame; False when the client is gone or too slow, and the frame is dropped."""
+        """Queues a frame; False when the client is too slow, and the frame is dropped.
+
+        Raises:
+            NotReachable: the client is gone; one that comes back has another id.
+        """
         ...
 
     def close(self) -> None:
@@ -184,8 +188,10 @@ class Transport(Protocol):
 class PeerHandler(Protocol):
     """Who is told what a `PeerTransport` sees. All on the loop."""
 
-    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes, /) -> None:
+    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes | memoryview, /) -> None:
         """A frame came. `connection` names the peer's connection it came on, and is never used again.
+
+        A large one may come as a view of bytes that nobody changes.
 
         Frames of one connection come in the order sent. When the peer connects anew, frames of its old connection
         may still come after the first ones of the new.
@@ -413,6 +419,11 @@ class Disk(Protocol):
 
 class ControlChannel(Protocol):
     """A client's connection to the control port of a node. When it is lost it stays lost: make another."""
+
+    @property
+    def tells_close(self) -> bool:
+        """Whether the node hears of `close` by itself; else the client says goodbye first."""
+        ...
 
     def send(self, frame: bytes) -> None:
         """Queues a frame.

@@ -38,9 +38,10 @@ class ShellSupervisor(Supervisor):
 
     def children(self) -> Iterable[Child[Any]]:
         """Sessions first, since the server starts children there as soon as it listens."""
-        # Its children are temporary, so nothing in it can use up its intensity. Shutdown `infinity`, the default of
-        # supervisors: each session has its own bound, and all end at once.
-        yield child(DynamicSupervisor, max_children=CONTROL_CLIENTS_MAX).opts(id="sessions", name=SESSIONS)
+        # Its children are temporary, so nothing in it can use up its intensity. The server keeps to
+        # CONTROL_CLIENTS_MAX; there is room for as many that have lost their seats and are just ending.
+        # Shutdown `infinity`, the default of supervisors: each session has its own bound, and all end at once.
+        yield child(DynamicSupervisor, max_children=2 * CONTROL_CLIENTS_MAX).opts(id="sessions", name=SESSIONS)
         # Permanent: without the port nobody can look into the node. One second is plenty to close it.
         yield child(
             ControlServer, self._control, self._address, self._secret_key_z85, whereis(DynamicSupervisor, SESSIONS)

@@ -17,11 +17,11 @@ import click
 from rich.console import Console
 
 import aspen as package
-from aspen.reach import names_like, reach
 from aspen.errors import AccessDenied, AspenError, NoConnection, NoSuchChild, NotReachable, UsageError
 from aspen.io.keys import config_dir
 from aspen.node.heart import EXIT_STORAGE
 from aspen.node.node import failed_storage, root_cause
+from aspen.reach import names_like, reach
 from aspen.shell import NodeClient
 from aspen.types import printable
 
@@ -85,6 +85,18 @@ def _complete_node(context: click.Context, parameter: click.Parameter, typed: st
 def print_json(value: object) -> None:
     """Prints one JSON document."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_json_line(value: object) -> None:
+    """Prints one JSON document on one line, at once: for what follows another by and by."""
+    click.echo(json.dumps(value, default=str))
+    sys.stdout.flush()
+
+
+def events_option(command: Callable[..., R]) -> Callable[..., R]:
+    """`--json` of a command that runs until it is stopped: passed on as `as_json`."""
+    text = "Print a line of JSON for each thing that happens to a node, between what the application prints."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
 
 
 def main() -> NoReturn:

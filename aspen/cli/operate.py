@@ -99,13 +99,16 @@ async def _follow(ask: Callable[[], Awaitable[Any]], render: Callable[[Any], Ren
 @click.command()
 @node_argument
 @click.argument("path")
+@click.option("--size", is_flag=True, help="Also how large its state is, about; holds the node's loop for up to 30 ms.")
 @json_option
 @click.pass_obj
 @on_loop
-async def state(settings: Settings, node: str, path: str, as_json: bool) -> None:
+async def state(settings: Settings, node: str, path: str, size: bool, as_json: bool) -> None:
     """What the actor at PATH does, and its state as `format_status` gives it."""
     async with connected(settings, node) as client:
         found = await client.request("state", path=path)
+        if size:
+            found["size"] = await client.request("size", path=path)
         print_json(found) if as_json else console.print(show.state(found))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from aspen.boot import run_node
-from aspen.cli.app import Settings
+from aspen.cli.app import Settings, events_option, print_json_line
 from aspen.errors import UsageError
 from aspen.io.files import read_text
 from aspen.io.process import end_soon
@@ -44,6 +44,7 @@ DEFAULT_FILE = "aspen.toml"
 @click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--log-format", type=click.Choice(LOG_FORMATS))
 @click.option("--log-file", metavar="FILE", help="Where the log goes.  [default: standard error]")
+@events_option
 @click.pass_obj
 def run(
     shared: Settings,
@@ -54,6 +55,7 @@ def run(
     settings: tuple[str, ...],
     kind: Any,
     without_main: bool,
+    as_json: bool,
     **flags: Any,
 ) -> int:
     """Runs an application on one node, in the foreground.
@@ -80,7 +82,8 @@ def run(
     except ValueError as error:
         raise UsageError(f"{app.name}: {error}") from error
     planned = Planned(app, kind, arguments, with_main=not without_main)
-    return run_node(config, [planned], shared.directory, end_soon)
+    on_event = print_json_line if as_json else lambda event: None
+    return run_node(config, [planned], shared.directory, end_soon, on_event)
 
 
 def add_to(group: click.Group) -> None:

@@ -36,7 +36,9 @@ def nodes(records: Iterable[NodeRecord]) -> Table:
     """Nodes of this machine."""
     table = Table("node", "process", "boot", "address", "key", box=None)
     for record in records:
-        table.add_row(record.name, str(record.process_id), str(record.boot), record.address, record.node_id)
+        table.add_row(
+            record.name, str(record.process_id), str(record.boot), record.advertised or record.address, record.node_id
+        )
     return table
 
 
@@ -89,8 +91,12 @@ def top(found: Sequence[Mapping[str, Any]]) -> Table:
 
 def state(found: Mapping[str, Any]) -> Group:
     """An actor's status and its state."""
-    found = _plain(found)
+    found = dict(_plain(found))
     status = Table.grid(padding=(0, 2))
+    size = found.get("size")
+    if isinstance(size, Mapping):
+        least = "" if size["complete"] else "more than "
+        found["size"] = f"{least}{size['size_bytes']:,} bytes in {size['objects']:,} objects"
     for key, value in found.items():
         if key != "state" and value not in ("", [], (), None):
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

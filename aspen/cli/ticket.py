@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
 from aspen.cli.app import Settings, connected, console, json_option, on_loop, print_json
+from aspen.cli.run import DEFAULT_FILE
 from aspen.distributed.joining import sign_join
-from aspen.distributed.ticket import Ticket, read_ticket
-from aspen.errors import AccessDenied, UsageError
+from aspen.distributed.ticket import Ticket, TicketNode, make_ticket, read_ticket
+from aspen.errors import AccessDenied, ConfigError, NotReachable, UsageError
 from aspen.io import RealClock
+from aspen.io.cluster_files import write_cluster
+from aspen.io.files import read_text
 from aspen.io.keys import load_or_create_identity, update_trusted
 from aspen.io.zmq_client import ControlClient
-from aspen.limits import TICKET_LIFE_S, TICKET_LIFE_S_MAX
+from aspen.limits import MEMBER_SEEDS_MAX, TICKET_LIFE_S, TICKET_LIFE_S_MAX, TICKET_NODES_MAX
+from aspen.node import load_application, read_config
+from aspen.node.addresses import is_loopback
+from aspen.node.config import membership
 from aspen.shell import NodeClient
-from aspen.trust import Role, TrustEntry, curve_public_z85
+from aspen.trust import Role, TrustEntry, TrustFile, curve_public_z85
 
 
 class _TicketGroup(click.Group):
@@ -56,6 +65,11 @@ async def new(settings: Settings, node: str, minutes: float, address: str, as_js
     async with connected(settings, node) as client:
         found = await client.request("ticket", seconds=minutes * 60, address=address)
     print_json(found) if as_json else click.echo(found["ticket"])
+    there = read_ticket(found["ticket"])
+    if is_loopback(there.nodes[0].address):
+        click.echo(f"good on this machine only: it leads to {there.nodes[0].address}", err=True)
+    if not there.cluster:
+        click.echo(f"{node} is in no cluster: the joiner and it will trust each other, and that is all", err=True)
 
 
 @ticket_group.command()
@@ -72,7 +86,9 @@ def show(ticket: str, as_json: bool) -> None:
         table.add_row(node["node_id"], node["name"], node["address"])
     console.print(table)
     console.print(
-        "lets a node join, once" if told["joins"] else "only shows the way",
+        f"lets a node join{' ' + told['cluster'] if told['cluster'] else ''}, once"
+        if told["joins"]
+        else "only shows the way",
         "; it has expired" if told["expired"] else f"; expires in {_left(told['expires_s'])}",
         sep="",
     )
@@ -80,12 +96,18 @@ def show(ticket: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("ticket", default="-")
-@click.option("--name", default="node", show_default=True, help="Of the node that joins: its key is NAME.key.")
+@click.option("--name", help="Of the node that joins.  [default: what FILE, ./aspen.toml, says]")
+@click.option(
+    "--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="What the node is started with."
+)
 @json_option
 @click.pass_obj
 @on_loop
-async def join(settings: Settings, ticket: str, name: str, as_json: bool) -> None:
-    """Has the node NAME of this machine trusted by those that TICKET leads to, and the other way round.
+async def join(settings: Settings, ticket: str, name: str | None, file: Path | None, as_json: bool) -> None:
+    """Has a node of this machine join the cluster that TICKET leads to.
+
+    The node and those of the cluster trust each other from then on. Whenever it is started, with `aspen node start`
+    or `aspen run`, it is a member: where the others are stands in NAME.cluster of the configuration directory.
 
     Uses the ticket up. Reads it from standard input when it is - or not given, which keeps it out of the list of
     processes.
@@ -93,11 +115,12 @@ async def join(settings: Settings, ticket: str, name: str, as_json: bool) -> Non
     read = _read(ticket)
     read.check_time(_wall_s())
     there = read.nodes[0]
+    name = _joiner(read, name, file)
     one_time = read.joiner_secret_z85()
     identity = load_or_create_identity(settings.directory, name)
     if identity.node_id == there.node_id:
         raise UsageError(f"{name} is the very node that gave the ticket out; use it for another one")
-    request = sign_join(identity.seed, name, read.joiner_public_z85())
+    request = sign_join(identity.seed, name, read.joiner_public_z85(), read.cluster)
     try:
         channel = await ControlClient.connect(there.address, curve_public_z85(there.node_id), one_time.reveal())
     except AccessDenied:
@@ -106,14 +129,78 @@ async def join(settings: Settings, ticket: str, name: str, as_json: bool) -> Non
         answer: dict[str, Any] = await client.request(
             "join", node_id=request.node_id, name=request.name, signature=request.signature
         )
-    for other in read.nodes:
-        entry = TrustEntry(other.node_id, Role.NODE, other.name)
-        update_trusted(settings.directory, lambda trusted, entry=entry: trusted.with_entry(entry))  # type: ignore[misc]
-    told = {"node_id": identity.node_id, "name": name, "joined": answer["name"], "address": there.address}
+    members = _members(read, answer)
+    update_trusted(settings.directory, lambda trusted: _with_nodes(trusted, members, but=identity.node_id))
+    if read.cluster:
+        seeds = [(one.node_id, one.address) for one in members][:MEMBER_SEEDS_MAX]
+        write_cluster(settings.directory, name, membership(read.cluster, seeds))
+    told = {
+        "node_id": identity.node_id,
+        "name": name,
+        "joined": answer["name"],
+        "address": there.address,
+        "cluster": read.cluster,
+        "members": [one.name for one in members],
+    }
     if as_json:
         print_json(told)
-    else:
+    elif not read.cluster:
         console.print(f"{name} ({identity.node_id}) and {answer['name']} trust each other now", soft_wrap=True)
+    else:
+        others = ", ".join(one.name for one in members)
+        console.print(
+            f"{name} ({identity.node_id}) has joined {read.cluster}: {others}\n"
+            f"start it with: aspen node start, or: aspen run MODULE:APP --name {name}",
+            soft_wrap=True,
+        )
+
+
+def _joiner(ticket: Ticket, name: str | None, file: Path | None) -> str:
+    """The name of the node that joins. Raises ConfigError when it could not be in that cluster."""
+    chosen = file if file is not None else Path(DEFAULT_FILE)
+    if file is None and not chosen.exists():
+        if name is None:
+            raise UsageError(
+                "say which node joins: --name NAME, by which you will start it; or run this beside its file"
+            )
+        return name
+    config = read_config(read_text(chosen), source=str(chosen), environ=os.environ)
+    if config.cluster and ticket.cluster and config.cluster != ticket.cluster:
+        raise ConfigError(
+            f"{chosen} puts the node into the cluster {config.cluster!r}, and this ticket is for {ticket.cluster!r}; "
+            "take name out of [cluster], or ask for another ticket"
+        )
+    name = name or config.name
+    if not name and config.application:
+        sys.path.insert(0, os.getcwd())
+        name = load_application(config.application).name
+    if not name:
+        raise UsageError(f"{chosen} names no node; say which one joins: --name NAME, by which you will start it")
+    return name
+
+
+def _members(ticket: Ticket, answer: Mapping[str, Any]) -> list[TicketNode]:
+    """The nodes of the cluster, checked; the one that took us in comes first."""
+    if answer["cluster"] != ticket.cluster:
+        raise AccessDenied(f"the node is in {answer['cluster']!r:.80}, and the ticket is for {ticket.cluster!r}")
+    if not ticket.cluster:
+        return list(ticket.nodes)
+    found = [TicketNode(str(one["node_id"]), str(one["name"]), str(one["address"])) for one in answer["members"]]
+    for start in range(0, len(found), TICKET_NODES_MAX):
+        make_ticket(found[start : start + TICKET_NODES_MAX], 0)  # which checks them
+    if ticket.nodes[0].node_id not in [one.node_id for one in found]:
+        raise NotReachable(
+            f"{answer['name']} trusts this node now, but is not in its own cluster at the moment; when it is, ask for "
+            "another ticket"
+        )
+    return found
+
+
+def _with_nodes(trusted: TrustFile, nodes: Sequence[TicketNode], but: str) -> TrustFile:
+    for one in nodes:
+        if one.node_id != but:
+            trusted = trusted.with_entry(TrustEntry(one.node_id, Role.NODE, one.name))
+    return trusted
 
 
 def _read(text: str) -> Ticket:

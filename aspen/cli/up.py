@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from aspen.cli.app import DONE, FAILED, Settings, on_loop
+from aspen.cli.app import DONE, FAILED, Settings, events_option, on_loop, print_json_line
+from aspen.cli.run import DEFAULT_FILE
 from aspen.io.children import ChildProcess
 from aspen.io.clock import RealClock
-from aspen.io.files import make_folder
+from aspen.io.files import make_folder, read_text
 from aspen.io.keys import load_or_create_identity
+from aspen.io.logs import stderr_is_terminal
 from aspen.io.signals import StopSignals
 from aspen.limits import HEART_SILENCE_S, KV_VOTERS_MAX, UP_NODES_MAX
-from aspen.node import load_application
+from aspen.node import load_application, read_config
 from aspen.node.config import LOG_LEVELS
 from aspen.node.heart import ENDED, EXIT_STORAGE, GAVE_UP, Effect, Heart, Kill, Spawn
 
@@ -48,6 +51,7 @@ STORE: Final = "supervisors.kv:Kv"
     show_default=True,
     help="Seconds without a sign of life after which a node is killed and started anew.",
 )
+@events_option
 @click.pass_obj
 @on_loop
 async def up(
@@ -63,6 +67,7 @@ async def up(
     log_dir: Path | None,
     kv: bool,
     silence: float,
+    as_json: bool,
 ) -> int:
     """Runs an application, or the store alone, on several nodes of this machine, each an OS process, and keeps them
     alive.
@@ -78,6 +83,11 @@ async def up(
     app = load_application(application)
     app.arguments(words)  # what is wrong with them is said once, and not by every node
     options = ["--config", str(file)] if file is not None else []
+    chosen = file if file is not None else Path(DEFAULT_FILE)
+    text = read_text(chosen) if file is not None or chosen.exists() else None
+    config = read_config(text, source=str(chosen), environ=os.environ)  # here, too: said once
+    if config.log_format == "auto" and log_dir is None and stderr_is_terminal():
+        options += ["--log-format", "text"]  # the others write to a pipe, and a person reads what comes out of it
     options += [word for setting in settings for word in ("--set", setting)]
     options += ["--log-level", log_level] if log_level is not None else []
     if log_dir is not None:
@@ -103,6 +113,7 @@ async def up(
             shared,
             Heart(silence_s=silence),
             leads=number == 1,
+            on_event=print_json_line if as_json else lambda event: None,
         )
         for number in range(1, count + 1)
     ]
@@ -118,8 +129,22 @@ def _store_options(directory: Path, names: list[str]) -> list[str]:
 class KeptNode:
     """One node: its heart, and its process now."""
 
-    def __init__(self, name: str, words: list[str], shared: Settings, heart: Heart, *, leads: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        words: list[str],
+        shared: Settings,
+        heart: Heart,
+        *,
+        leads: bool,
+        on_event: Callable[[dict[str, Any]], object] = lambda event: None,
+    ) -> None:
+        """`on_event` hears of what happens: `event` is `starting`, `alive` at its first sign of life, `killed`, `ended`
+        (with `code`, a negative one being a signal's number) or `given_up`."""
         self.name, self.heart, self.leads = name, heart, leads
+        self._on_event = on_event
+        self._is_alive = False
+        self._process_id = 0
         self._command = [sys.executable, "-m", "aspen", "--config-dir", str(shared.directory), "run", *words]
         self._process: ChildProcess | None = None
 
@@ -135,6 +160,7 @@ class KeptNode:
             await self._spawn()
         elif process is not None and isinstance(effect, Kill):
             self.say(f"{effect.why}; it is killed")
+            self._tell("killed", why=effect.why)
             process.kill()
         elif process is not None:
             process.terminate()
@@ -145,24 +171,37 @@ class KeptNode:
         self._process = ChildProcess(
             self._command,
             environ=os.environ,
-            on_beat=lambda: self.heart.beat(_now_ns()),
+            on_beat=self._beat,
             on_farewell=self.heart.farewell,
             on_exit=self._exited,
             on_line=None if self.leads else self.say,
         )
         try:
-            await self._process.start()
+            self._process_id = await self._process.start()
         except OSError as error:
             self.say(f"cannot be started: {error.strerror}")
             self.heart.exited(_now_ns(), FAILED)
             return
+        self._is_alive = False
+        self._tell("starting", process=self._process_id)
         self.heart.started(_now_ns())
+
+    def _beat(self) -> None:
+        self.heart.beat(_now_ns())
+        if not self._is_alive:
+            self._is_alive = True
+            self._tell("alive", process=self._process_id)
+
+    def _tell(self, event: str, **more: object) -> None:
+        self._on_event({"event": event, "name": self.name, **more})
 
     def _exited(self, code: int) -> None:
         self.heart.exited(_now_ns(), code)
+        self._tell("ended", code=code)
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         if self.heart.state == GAVE_UP:
             self.say(f"ended ({how}) and is given up: {self.heart.why}")
+            self._tell("given_up", why=self.heart.why)
         elif self.heart.state != ENDED:
             self.say(f"ended ({how})")
 

@@ -18,7 +18,9 @@ from aspen import wire
 from aspen.actor import Process, System, process_of, system_of_loop
 from aspen.actor.behaviour import INFO
 from aspen.actor.sending import send_slow
+from aspen.distributed import roles
 from aspen.distributed.frames import DATA, LOSSY
+from aspen.distributed.joining import TakenIn
 from aspen.distributed.links import Links, Pin
 from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Seed
 from aspen.distributed.membership import Membership
@@ -31,11 +33,12 @@ from aspen.distributed.remote import Remote
 from aspen.distributed.replicating import TABLE as REPLICATING
 from aspen.distributed.replicating import Replicating
 from aspen.distributed.states import IDLE_CLOSE, Me
-from aspen.errors import BadFrame, NoConnection, NotReachable, Overloaded, UsageError
+from aspen.errors import AccessDenied, BadFrame, NoConnection, NotReachable, Overloaded, UsageError
 from aspen.limits import MEMBER_LEAVE_S, NODE_MONITORS_MAX, TRUST_CHECK_S
 from aspen.otp.actor import Actor, call
 from aspen.otp.starting import here
 from aspen.traits import PeerTransport
+from aspen.trust import Role
 
 log = logging.getLogger("aspen.distribution")
 
@@ -43,6 +46,7 @@ _ACTORS: Final = b"a"
 _MEMBERSHIP: Final = b"m"
 _GROUPS: Final = b"g"
 _RELAYED: Final = b"r"
+_JOINED: Final = b"j"
 _REPLICATED: Final = b"c"
 _TABLE: Final = "aspen.distribution"
 _REPLICATED_FLOW: Final = -1
@@ -62,7 +66,13 @@ class Joining:
     trusts: Callable[[str], bool] = lambda node_id: True
     """Whether a node may be a member."""
     on_bound: Callable[[str], object] = lambda address: None
-    """Is told where the links are bound."""
+    """Is told where others reach its links."""
+    role_of: Callable[[str], Role | None] = lambda node_id: Role.NODE
+    """What a node may do here; None: nothing."""
+    on_members: Callable[[list[NodeInfo]], object] = lambda members: None
+    """Is told who is up, each time that a node has come."""
+    on_taken_in: Callable[[str, TakenIn], object] = lambda peer, news: None
+    """Is told that a peer has taken in a node, which is to be trusted here as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,8 @@ class Distribution(Actor):
         self._watchers: dict[Process, None] = {}
         self._up: set[str] = set()
         """The members that are up."""
+        self._roles: dict[str, Role | None] = {}
+        """What each connected peer may do. Trust is looked at again every TRUST_CHECK_S."""
         self._connected: set[str] = set()
         """Peers with which a session stands."""
         peers = joining.open_peers()
@@ -100,7 +112,7 @@ class Distribution(Actor):
         me = Me(joining.node_id, system.boot, peers.address)
         self._links = Links(ports, me, self, self._address_of)
         self._process.more().names.append(self._close)
-        self._remote = Remote(system, _ActorCarrier(self))
+        self._remote = Remote(system, _ActorCarrier(self), joining.role_of)
         record = MemberRecord(joining.node_id, system.name, peers.address, system.boot)
         rng = system.ports.random.rng("membership")
         now_ns = system.ports.clock.mono_ns()
@@ -161,25 +173,51 @@ class Distribution(Actor):
 
     def on_message(self, peer: str, lane: int, message: bytes) -> None:
         """A message came."""
-        kind, body = message[:1], message[1:]
+        kind = message[:1]
         try:
             if kind == _ACTORS:
                 self._hold(peer)
-                self._remote.on_message(peer, body)
-            elif kind == _MEMBERSHIP:
-                self._members.on_frame(peer, body)
+                self._remote.on_message(peer, message, 1)
+                return
+            body, role = message[1:], self._roles.get(peer)
+            if kind == _MEMBERSHIP:
+                self._members.on_frame(peer, body, role)
             elif kind == _GROUPS:
-                self._groups.on_frame(peer, body)
+                self._groups.on_frame(peer, body, role)
             elif kind == _REPLICATED:
+                roles.check(role, roles.REPLICATED)
                 replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
                 if replicating is not None:
                     replicating.on_replicated(peer, body)
             elif kind == _RELAYED:
-                self._on_relayed(peer, decode_relayed(body))
+                relayed = decode_relayed(body)
+                roles.check_message(role, relayed)
+                self._on_relayed(peer, relayed)
+            elif kind == _JOINED:
+                news = wire.decode(body)
+                roles.check_message(role, news)
+                self._on_taken_in(peer, news)
             else:
                 raise BadFrame(f"there is no message {kind!r}")
         except BadFrame as error:
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
+        except AccessDenied as error:
+            self._links.end_session(peer, f"it sent what it may not: {error}")
+
+    def _on_taken_in(self, peer: str, news: object) -> None:
+        if type(news) is not TakenIn:
+            raise BadFrame(f"a node tells whom it took in, and sent a {type(news).__name__}")
+        if type(news.node_id) is not str or type(news.name) is not str:
+            raise BadFrame("who was taken in has a node id and a name")
+        self._joining.on_taken_in(peer, news)
+
+    def tell_taken_in(self, news: TakenIn) -> None:
+        """Has every member that is up trust a node that this one has taken in."""
+        for peer in sorted(self._up - {self._joining.node_id, news.node_id}):
+            try:
+                self._links.send(peer, DATA, _JOINED + wire.encode(news))
+            except NotReachable as error:
+                log.warning("node %s was not told that %s is trusted now: %s", peer, news.node_id, error)
 
     def _on_relayed(self, peer: str, message: Relayed) -> None:
         relaying = self._relaying
@@ -203,11 +241,13 @@ class Distribution(Actor):
     def on_session_up(self, peer: str, incarnation: int) -> None:
         """A session stands."""
         self._connected.add(peer)
+        self._roles[peer] = self._joining.role_of(peer)
         self._members.on_peer_up(peer)
 
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
         """It is over."""
         self._connected.discard(peer)
+        self._roles.pop(peer, None)
         if reason == IDLE_CLOSE:
             return
         self._pins.pop(peer, None)
@@ -221,6 +261,7 @@ class Distribution(Actor):
             self._up.add(event.node_id)
             self._addresses[event.node_id] = event.address
             self._groups.node_up(event.node_id, event.incarnation)
+            self._joining.on_members(self.nodes())
         elif isinstance(event, NodeDown):
             self._up.discard(event.node_id)
             self._groups.node_down(event.node_id)
@@ -254,12 +295,12 @@ class Distribution(Actor):
             self._actor_pins[peer] = self._links.pin(peer)
 
     def send_actors(self, peer: str, message: bytes) -> bool:
-        """For the remote side: queues a message to the actors of a peer."""
+        """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
             if peer not in self._up and peer not in self._connected:
                 raise NotReachable("it is not in the cluster now")
             self._hold(peer)
-            return self._links.send(peer, DATA, _ACTORS + message)
+            return self._links.send(peer, DATA, message)
         except NotReachable as error:
             why = str(error)
             self._process.system.ports.loop.call_soon(lambda: self._remote.on_session_down(peer, why))
@@ -348,10 +389,16 @@ class Distribution(Actor):
 
     def format_status(self) -> object:
         """The members and the sessions."""
-        return {"nodes": [info.name for info in self.nodes()], "sessions": self._links.sessions()}
+        return {
+            "nodes": [info.name for info in self.nodes()],
+            "sessions": self._links.sessions(),
+            "not_understood": self._remote.not_understood,
+        }
 
 
 class _ActorCarrier:
+    prefix = _ACTORS
+
     def __init__(self, owner: Distribution) -> None:
         self._owner = owner
 

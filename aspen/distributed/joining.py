@@ -1,6 +1,6 @@
 """`JoinBook`: the tickets to join that a node has given out. Each is good once. Pure.
 
-    book.give_out(ticket.joiner_public_z85(), expires_ns, label, now_ns)
+    book.give_out(ticket.joiner_public_z85(), expires_ns, label, now_ns, cluster)
     book.authorize(curve_key, now_ns)                      # at each handshake: a joiner, or None
     entry = book.consume(curve_key, join, now_ns)          # a joiner has said who it is: trust it, as `entry` says
 
@@ -29,7 +29,7 @@ from aspen.trust import (
     encode_node_id,
     z85_decode,
 )
-from aspen.wire import encode
+from aspen.wire import encode, message
 
 JOINER_ID: Final = "joiner"
 """In the place of a node id, which a one-time key has not."""
@@ -46,7 +46,8 @@ class Join:
     name: str
     """Becomes the label of its line in the trust file."""
     signature: bytes
-    """With the key of `node_id`, over these fields and the one-time key: shows that it has the key it wants trusted."""
+    """With the key of `node_id`, over these fields, the one-time key and the cluster's name: shows that it has the key
+    that it wants trusted, and means this cluster."""
 
     def __post_init__(self) -> None:
         try:
@@ -61,15 +62,23 @@ class Join:
             raise UsageError(f"the signature of a joiner has {_SIGNATURE_BYTES} bytes")
 
 
-def sign_join(seed: bytes, name: str, joiner_public_z85: str) -> Join:
+@message(type_id="aspen.join.taken_in")
+class TakenIn:
+    """Between nodes of a cluster: the sender has taken in a node, which the others trust from now on as well."""
+
+    node_id: str
+    name: str
+
+
+def sign_join(seed: bytes, name: str, joiner_public_z85: str, cluster: str = "") -> Join:
     """What a joiner sends. `seed` are the 32 bytes of the key that it will have as a node."""
     key = SigningKey(seed)
     node_id = encode_node_id(bytes(key.verify_key))
-    return Join(node_id, name, key.sign(_signed(node_id, name, joiner_public_z85)).signature)
+    return Join(node_id, name, key.sign(_signed(node_id, name, joiner_public_z85, cluster)).signature)
 
 
-def _signed(node_id: str, name: str, joiner_public_z85: str) -> bytes:
-    return _DOMAIN + encode([node_id, name, z85_decode(joiner_public_z85)])
+def _signed(node_id: str, name: str, joiner_public_z85: str, cluster: str) -> bytes:
+    return _DOMAIN + encode([node_id, name, z85_decode(joiner_public_z85), cluster])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class GivenOut:
     """Wall-clock time."""
     by: str
     """NodeId of the key that asked for it; for the audit log."""
+    cluster: str
+    """What it lets into."""
 
 
 class JoinBook:
@@ -93,8 +104,8 @@ class JoinBook:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def give_out(self, joiner_public_z85: str, expires_ns: int, by: str, now_ns: int) -> GivenOut:
-        """Takes note of a ticket.
+    def give_out(self, joiner_public_z85: str, expires_ns: int, by: str, now_ns: int, cluster: str = "") -> GivenOut:
+        """Takes note of a ticket to `cluster`.
 
         Raises:
             Overloaded: too many are out; use them, or wait for one to expire.
@@ -106,7 +117,7 @@ class JoinBook:
                 f"{JOIN_TICKETS_MAX} tickets to join are out, the most; the next expires in "
                 f"{(soonest - self._latest_ns) // 1_000_000_000} s"
             )
-        ticket = self._tickets[joiner_public_z85] = GivenOut(joiner_public_z85, expires_ns, by)
+        ticket = self._tickets[joiner_public_z85] = GivenOut(joiner_public_z85, expires_ns, by, cluster)
         return ticket
 
     def authorize(self, curve_key_z85: str, now_ns: int) -> TrustEntry | None:
@@ -126,14 +137,17 @@ class JoinBook:
             AccessDenied: there is no such ticket, it was used or has expired; or the joiner has not the key it names.
         """
         self._drop_expired(now_ns)
-        if curve_key_z85 not in self._tickets:
+        ticket = self._tickets.get(curve_key_z85)
+        if ticket is None:
             raise AccessDenied("this ticket was used, or has expired; ask for another")
         try:
             VerifyKey(decode_node_id(join.node_id)).verify(
-                _signed(join.node_id, join.name, curve_key_z85), join.signature
+                _signed(join.node_id, join.name, curve_key_z85, ticket.cluster), join.signature
             )
         except BadSignatureError:
-            raise AccessDenied(f"the joiner has not shown that it holds the key of {join.node_id}") from None
+            raise AccessDenied(
+                f"the joiner has not shown that it holds the key of {join.node_id} and means this cluster"
+            ) from None
         del self._tickets[curve_key_z85]
         return TrustEntry(join.node_id, Role.NODE, join.name)
 

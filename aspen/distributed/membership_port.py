@@ -13,10 +13,12 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from aspen.distributed import roles
 from aspen.distributed.members import Connect, Disconnect, Effect, NodeDown, NodeUp, Said, Send, Superseded
 from aspen.distributed.membership import Membership
 from aspen.errors import BadFrame
 from aspen.traits import Ports, Timer
+from aspen.trust import Role
 from aspen.wire import decode, encode
 
 log = logging.getLogger("aspen.membership")
@@ -60,15 +62,17 @@ class MembershipPort:
         """Asks the seeds, and goes on from there. Once."""
         self._perform(self.membership.begin(self._mono_ns()))
 
-    def on_frame(self, peer: str, frame: bytes) -> None:
-        """A frame came from a peer.
+    def on_frame(self, peer: str, frame: bytes, role: Role | None = Role.NODE) -> None:
+        """A frame came from a peer that has this role.
 
         Raises:
             BadFrame: it is none of membership: end the connection that it came on.
+            AccessDenied: the role may not send it.
         """
         said = decode(frame)
         if type(said) is not Said:
             raise BadFrame(f"membership was sent a {type(said).__name__}")
+        roles.check_message(role, said)
         self._perform(self.membership.receive(peer, said, self._mono_ns()))
 
     def on_peer_up(self, peer: str) -> None:

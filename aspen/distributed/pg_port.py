@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from aspen.distributed import roles
 from aspen.distributed.groups import Changes, GroupDigest, GroupEffect, TablePage
 from aspen.distributed.pg import PgTable
 from aspen.errors import BadFrame
 from aspen.limits import PG_SYNC_EVERY_S
 from aspen.traits import Ports, Timer
+from aspen.trust import Role
 from aspen.wire import decode, encode
 
 _SYNC_NS = round(PG_SYNC_EVERY_S * 1e9)
@@ -64,15 +66,17 @@ class PgPort:
         """A node is gone: its actors leave all groups."""
         self._perform(self._groups.node_down(node_id))
 
-    def on_frame(self, peer: str, frame: bytes) -> None:
-        """A frame came from a peer.
+    def on_frame(self, peer: str, frame: bytes, role: Role | None = Role.NODE) -> None:
+        """A frame came from a peer that has this role.
 
         Raises:
             BadFrame: it is none about groups: end the connection that it came on.
+            AccessDenied: the role may not send it.
         """
         heard = decode(frame)
         if not isinstance(heard, Changes | GroupDigest | TablePage):
             raise BadFrame(f"process groups were sent a {type(heard).__name__}")
+        roles.check_message(role, heard)
         self._perform(self._groups.receive(peer, heard, self._partners()))
 
     def close(self) -> None:

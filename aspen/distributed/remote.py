@@ -9,6 +9,9 @@ What travels is the same as between local actors, encoded by `aspen.wire`: a val
 `NotEncodable` at the sender; a pid or a ref in a message stays usable anywhere. Errors and exit reasons that cannot
 be encoded arrive as faithful substitutes.
 
+A message that this node has not the classes for is refused alone: a call fails with `NotUnderstood`, a cast becomes a
+dead letter, and in an exit reason a text stands for what cannot be read. One that breaks the protocol ends the session.
+
 Ordering: messages and signals to one actor arrive in the order in which this node's actors sent them.
 """
 
@@ -16,19 +19,32 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
 
 from aspen import wire
 from aspen.actor import Process, Reply, System, make_ref
-from aspen.actor.behaviour import APPLY, INFO
 from aspen.actor.process import DEAD
 from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice
 from aspen.actor.sending import deliver_call, put_stop, put_urgent, send_slow
 from aspen.actor.travel import class_of
-from aspen.errors import ActorFailed, BadFrame, NoConnection, NoProc, NotEncodable, Overloaded, StartFailed, UsageError
+from aspen.distributed.matching import mismatch
+from aspen.distributed.roles import signals_of
+from aspen.errors import (
+    ActorFailed,
+    BadFrame,
+    NoConnection,
+    NoProc,
+    NotEncodable,
+    NotUnderstood,
+    Overloaded,
+    StartFailed,
+    UsageError,
+)
 from aspen.limits import FAR_START_S, REMOTE_CALLS_KEPT_MIN
 from aspen.otp.starting import Child, start_in
+from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
 
 # What a message is about: its first item.
@@ -46,11 +62,18 @@ DOWN: Final = 10
 START: Final = 11
 
 
+Handlers: TypeAlias = dict[int, Callable[..., None]]
+"""Who takes a message, by what it is about."""
+
+
 class Carrier(Protocol):
     """What carries messages to peers: the links of this node."""
 
+    prefix: bytes
+    """What a message to another node's actors begins with on this carrier."""
+
     def send(self, peer: str, message: bytes, /) -> bool:
-        """Queues a message, connecting on demand. False: not sent, as too much waits for this peer already."""
+        """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
         ...
 
     def fail(self, peer: str, reason: str, /) -> None:
@@ -89,10 +112,12 @@ class FarWatcher(Notice[Any]):
 class Peer:
     """What is under way with one peer, for as long as a session lasts."""
 
-    __slots__ = ("calls", "calls_kept", "monitors", "name", "watchers")
+    __slots__ = ("calls", "calls_kept", "handlers", "monitors", "name", "watchers")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, handlers: Handlers) -> None:
         self.name = name
+        self.handlers = handlers
+        """What it may send, and who takes it."""
         self.calls: dict[int, Reply[Any]] = {}
         """Calls of this node's actors that the peer has not answered."""
         self.calls_kept = REMOTE_CALLS_KEPT_MIN
@@ -105,28 +130,46 @@ class Peer:
 class Remote:
     """The way to the actors of other nodes, and theirs to this one's. All on the node's loop."""
 
-    def __init__(self, system: System, carrier: Carrier) -> None:
+    def __init__(
+        self, system: System, carrier: Carrier, role_of: Callable[[str], Role | None] = lambda peer: Role.NODE
+    ) -> None:
+        """`role_of` says what a peer may do; it is asked once for each session."""
         self.system = system
         self._carrier = carrier
+        self._role_of = role_of
         self._peers: dict[str, Peer] = {}
         self._stand_ins: weakref.WeakValueDictionary[tuple[str, int, int, object], RemoteProcess] = (
             weakref.WeakValueDictionary()
         )
         self._count = 0
-        self._handlers: dict[int, Callable[..., None]] = {
-            CAST: self._on_cast,
-            CALL: self._on_call,
-            ANSWER: self._on_answer,
-            FAIL: self._on_fail,
-            STOP: self._on_stop,
-            EXIT: self._on_exit,
-            LINK: self._on_link,
-            UNLINK: self._on_unlink,
-            MONITOR: self._on_monitor,
-            DEMONITOR: self._on_demonitor,
-            DOWN: self._on_down,
-            START: self._on_start,
+        self.not_understood = 0
+        """Messages of peers that this node has not the classes for, so far."""
+        handlers: dict[str, tuple[int, Callable[..., None]]] = {
+            "CAST": (CAST, self._on_cast),
+            "CALL": (CALL, self._on_call),
+            "ANSWER": (ANSWER, self._on_answer),
+            "FAIL": (FAIL, self._on_fail),
+            "STOP": (STOP, self._on_stop),
+            "EXIT": (EXIT, self._on_exit),
+            "LINK": (LINK, self._on_link),
+            "UNLINK": (UNLINK, self._on_unlink),
+            "MONITOR": (MONITOR, self._on_monitor),
+            "DEMONITOR": (DEMONITOR, self._on_demonitor),
+            "DOWN": (DOWN, self._on_down),
+            "START": (START, self._on_start),
         }
+        self._handlers: dict[Role | None, Handlers] = {
+            role: {kind: take for name, (kind, take) in handlers.items() if name in signals_of(role)}
+            for role in (*Role, None)
+        }
+        """By role, what its keys may send. The role of a peer is looked up once a session, not at each message."""
+        self._refusers: dict[int, Callable[..., None]] = {
+            CAST: self._refuse_cast,
+            CALL: self._refuse_call,
+            ANSWER: self._refuse_answer,
+            START: self._refuse_start,
+        }
+        """For what is refused when a value in it cannot be read. In other messages a text stands for the value."""
         system.far = self
 
     # -- what local actors do to far ones: `aspen.actor.remote.Far` -------------------------------------------
@@ -214,11 +257,11 @@ class Remote:
     def _peer(self, name: str) -> Peer:
         peer = self._peers.get(name)
         if peer is None:
-            peer = self._peers[name] = Peer(name)
+            peer = self._peers[name] = Peer(name, self._handlers[self._role_of(name)])
         return peer
 
     def _send(self, node: str, message: tuple[Any, ...]) -> bool:
-        return self._carrier.send(node, wire.encode(message))
+        return self._carrier.send(node, wire.encode(message, prefix=self._carrier.prefix))
 
     def _signal(self, node: str, message: tuple[Any, ...]) -> None:
         """Sends what must not be lost. When it cannot be, the session is ended, and both sides know that."""
@@ -246,10 +289,10 @@ class Remote:
         else:
             message = (FAIL, id, error)
         try:
-            data = wire.encode(message)
+            data = wire.encode(message, prefix=self._carrier.prefix)
         except NotEncodable as refused:
             failure = ActorFailed(f"the answer cannot leave node {self.system.name}: {refused}", refused)
-            data = wire.encode((FAIL, id, failure))
+            data = wire.encode((FAIL, id, failure), prefix=self._carrier.prefix)
         if not self._carrier.send(peer.name, data):
             self._carrier.fail(peer.name, "too much waits for this peer; an answer could not be sent")
 
@@ -260,16 +303,25 @@ class Remote:
 
     # -- what far actors do to local ones ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, data: bytes) -> None:
-        """Takes a message of a peer. One that makes no sense ends the session with it."""
+    def on_message(self, peer: str, data: bytes, start: int = 0) -> None:
+        """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
+        whys: list[str] = []
         try:
-            message = wire.decode(data)
+            try:
+                message = wire.decode(data, start=start)
+            except BadFrame:
+                message, whys = wire.decode_partly(data, start)
             if type(message) is not tuple or not message:
                 raise BadFrame("a message between nodes is a tuple")
-            handler = self._handlers.get(message[0])
+            known = self._peers.get(peer) or self._peer(peer)
+            handler = known.handlers.get(message[0])
             if handler is None:
-                raise BadFrame(f"there is no message {message[0]!r:.40}")
-            handler(self._peer(peer), *message[1:])
+                raise BadFrame(f"there is no message {message[0]!r:.40} that it may send")
+            if whys:
+                self.not_understood += 1
+                refuse = self._refusers.get(message[0])
+                handler = handler if refuse is None else partial(refuse, whys[0])
+            handler(known, *message[1:])
         except (BadFrame, TypeError, ValueError, AttributeError) as error:
             self._carrier.fail(peer, f"it sent what makes no sense: {error}")
 
@@ -277,7 +329,7 @@ class Remote:
         """The session with a peer has ended: everything under way fails, and everyone bound is told."""
         lost = self._peers.pop(peer, None)
         if lost is None:
-            lost = Peer(peer)
+            lost = Peer(peer, {})
         why = f"node {peer} is not reachable{': ' + reason if reason else ''}; it may have been done"
         for reply in lost.calls.values():
             reply.fail(NoConnection(why))
@@ -304,9 +356,12 @@ class Remote:
 
     def _on_cast(self, peer: Peer, address: tuple[Any, ...], name: str, args: tuple[Any, ...]) -> None:
         target = self._local(address)
-        if name != INFO:
-            _check_handler(target, name, args, is_call=False)
-        send_slow(target, name, args)
+        why = mismatch(target, name, args, is_call=False)
+        if why is None:
+            send_slow(target, name, args)
+        else:
+            self.not_understood += 1
+            self.system.dead_letter(target, "not understood", (name, why))
 
     def _on_call(
         self,
@@ -324,11 +379,39 @@ class Remote:
         if target.wake == DEAD:
             reply.fail(NoProc(f"{target.path} is not running on node {self.system.name}; {name} was not executed"))
             return
-        _check_handler(target, name, args, is_call=True)
-        if urgent:
+        why = mismatch(target, name, args, is_call=True)
+        if why is not None:
+            self.not_understood += 1
+            reply.fail(self._not_executed(why))
+        elif urgent:
             put_urgent(target, name, args, reply)
         else:
             deliver_call(target, name, args, reply)
+
+    def _refuse_cast(self, why: str, peer: Peer, address: tuple[Any, ...], name: str, args: object) -> None:
+        if type(name) is not str:
+            raise BadFrame("a cast has the name of its handler")
+        self.system.dead_letter(self._local(address), "not understood", (name, why))
+
+    def _refuse_call(self, why: str, peer: Peer, id: int, *rest: object) -> None:
+        if type(id) is not int or len(rest) != 5:
+            raise BadFrame("a call has a number, and five things more")
+        self.answer(peer, id, self._not_executed(why), None)
+
+    def _refuse_start(self, why: str, peer: Peer, id: int, *rest: object) -> None:
+        if type(id) is not int or len(rest) != 6:
+            raise BadFrame("a start has a number, and six things more")
+        self.answer(peer, id, self._not_executed(why), None)
+
+    def _refuse_answer(self, why: str, peer: Peer, id: int, value: object) -> None:
+        if type(id) is not int:
+            raise BadFrame("an answer has the number of its call")
+        reply = peer.calls.pop(id, None)
+        if reply is not None:
+            reply.fail(NotUnderstood(f"it was executed, but node {self.system.name} cannot read the answer: {why}"))
+
+    def _not_executed(self, why: str) -> NotUnderstood:
+        return NotUnderstood(f"node {self.system.name} does not understand it: {why}; not executed")
 
     def _on_answer(self, peer: Peer, id: int, value: object) -> None:
         reply = peer.calls.pop(id, None)
@@ -426,16 +509,6 @@ class Remote:
 def _address(target: RemoteProcess) -> tuple[int, int, str, object]:
     pid = target.pid
     return (pid.boot, pid.serial, target.blueprint.kind, target.far_name)
-
-
-def _check_handler(target: Process, name: str, args: tuple[Any, ...], *, is_call: bool) -> None:
-    """A peer may send what a ref can, and nothing else: the kernel's own messages have no handler."""
-    if target.wake == DEAD:
-        return
-    handler = args[0] if name == APPLY and args else name
-    spec = target.blueprint.specs.get(handler) if isinstance(handler, str) else None
-    if spec is None or spec.is_call is not is_call:
-        raise BadFrame(f"{target.blueprint.kind} has no {'call' if is_call else 'cast'} {name!r:.80}")
 
 
 def _portable(reason: object) -> object:

@@ -15,13 +15,18 @@ from typing import Final
 
 from aspen.errors import AccessDenied
 from aspen.trust import Role
+from aspen.wire import type_id_of
 
 NODES: Final = frozenset({Role.NODE})
 """Among peers only. An admin is no peer: it cannot claim that nodes are gone, or answer for one."""
 
+REPLICATED: Final = "aspen.replicated"
+
 REMOTE: Final[dict[str, frozenset[Role]]] = {
     # who is there
     "aspen.member.said": NODES,
+    # who was taken in by a ticket: trusted from now on
+    "aspen.join.taken_in": NODES,
     # process groups
     "aspen.pg.changes": NODES,
     "aspen.pg.digest": NODES,
@@ -33,6 +38,8 @@ REMOTE: Final[dict[str, frozenset[Role]]] = {
     "aspen.relay.taken": NODES,
     "aspen.relay.leave": NODES,
     "aspen.relay.end": NODES,
+    # what members of replicated groups say to each other, in bytes of their own
+    REPLICATED: NODES,
 }
 """Who may send a message of that type to a node."""
 
@@ -68,13 +75,25 @@ SIGNALS: Final[dict[str, frozenset[Role]]] = {
 code that is installed."""
 
 
+def check_message(role: Role | None, message: object) -> None:
+    """Raises AccessDenied unless a key of this role may send this message; None is a key without any."""
+    check(role, type_id_of(type(message)) or type(message).__name__)
+
+
+def signals_of(role: Role | None) -> frozenset[str]:
+    """The names of the signals between actors that a key of this role may send; None is a key without any."""
+    return frozenset(name for name, allowed in SIGNALS.items() if role in allowed)
+
+
 def may(role: Role, type_id: str) -> bool:
     """Whether a key of this role may send messages of this type."""
     return role in REMOTE.get(type_id, frozenset())
 
 
-def check(role: Role, type_id: str) -> None:
-    """Raises AccessDenied unless a key of this role may send messages of this type."""
+def check(role: Role | None, type_id: str) -> None:
+    """Raises AccessDenied unless a key of this role may send messages of this type; None is a key without any."""
+    if role is None:
+        raise AccessDenied(f"{type_id:.100} is for keys that are trusted, and this one is not any more")
     allowed = REMOTE.get(type_id)
     if allowed is None:
         raise AccessDenied(f"{type_id!r:.100} is nothing that a node takes from the network")

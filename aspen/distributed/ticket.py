@@ -1,6 +1,6 @@
 """Tickets: one line that says where nodes are, and, to join them, proves that one may.
 
-    aspen1-AAAQ...   ->   Ticket(nodes=(TicketNode(id, "shop@db1", "tcp://10.0.0.1:4571"),), expires_s=..., secret=...)
+    aspen1-AAAQ...   ->   Ticket((TicketNode(id, "shop@db1", "tcp://10.0.0.1:4571"),), expires_s, secret, cluster)
 
 A line is `aspen1`, a hyphen, and base32 of: the body in CBOR, and four bytes of a checksum over it. Base32 survives
 mail, chat, shells and being read aloud; case, blanks and line breaks within do not matter. The checksum is for
@@ -33,6 +33,7 @@ VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 4
 _SECRET_BYTES: Final = 32
 _EXPIRES_S_MAX: Final = 1 << 40
+_CLUSTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _ADDRESS = re.compile(r"tcp://(?:\[[0-9a-fA-F:.%]{2,60}\]|[A-Za-z0-9._-]{1,150}):[1-9][0-9]{0,4}")
 
 
@@ -57,6 +58,8 @@ class Ticket:
     """Wall-clock seconds since the Unix epoch; from then on it is good for nothing."""
     secret: Secret | None = field(default=None)
     """To join: the one-time CURVE secret, 64 hexadecimal digits. None: it only shows the way."""
+    cluster: str = ""
+    """The cluster that it lets a node into; a node that is in none gives out one for mutual trust alone."""
 
     @property
     def joins(self) -> bool:
@@ -89,12 +92,13 @@ class Ticket:
         return {
             "nodes": [{"node_id": node.node_id, "name": node.name, "address": node.address} for node in self.nodes],
             "joins": self.joins,
+            "cluster": self.cluster,
             "expires_s": self.expires_s,
             "expired": now_s >= self.expires_s,
         }
 
 
-def make_ticket(nodes: Sequence[TicketNode], expires_s: int, secret: bytes | None = None) -> Ticket:
+def make_ticket(nodes: Sequence[TicketNode], expires_s: int, secret: bytes | None = None, cluster: str = "") -> Ticket:
     """A ticket, checked. `secret` are 32 random bytes, for one to join with.
 
     Raises:
@@ -110,7 +114,9 @@ def make_ticket(nodes: Sequence[TicketNode], expires_s: int, secret: bytes | Non
         raise TicketError("a ticket expires at a whole number of seconds since 1970")
     if secret is not None and (type(secret) is not bytes or len(secret) != _SECRET_BYTES):
         raise TicketError(f"the secret of a ticket has {_SECRET_BYTES} bytes")
-    return Ticket(tuple(nodes), expires_s, None if secret is None else Secret(secret.hex()))
+    if type(cluster) is not str or (cluster and not _CLUSTER.fullmatch(cluster)):
+        raise TicketError("the name of a cluster has up to 64 letters, digits and . _ @ -")
+    return Ticket(tuple(nodes), expires_s, None if secret is None else Secret(secret.hex()), cluster)
 
 
 def write_ticket(ticket: Ticket) -> str:
@@ -121,7 +127,7 @@ def write_ticket(ticket: Ticket) -> str:
     """
     secret = None if ticket.secret is None else bytes.fromhex(ticket.secret.reveal())
     nodes = [[node.node_id, node.name, node.address] for node in ticket.nodes]
-    body = encode([nodes, ticket.expires_s, secret])
+    body = encode([nodes, ticket.expires_s, secret, ticket.cluster])
     text = base64.b32encode(body + _checksum(body)).decode().rstrip("=")
     line = f"{PREFIX}{VERSION}-{text}"
     if len(line) > TICKET_CHARS_MAX:
@@ -175,14 +181,14 @@ def _read_base32(text: str) -> bytes:
 
 
 def _read_fields(fields: object) -> Ticket:
-    if type(fields) is not list or len(fields) != 3 or type(fields[0]) is not list:
+    if type(fields) is not list or len(fields) != 4 or type(fields[0]) is not list:
         raise TicketError("this ticket holds something else than a ticket; ask for another")
     nodes: list[TicketNode] = []
     for node in fields[0]:
         if type(node) is not list or len(node) != 3 or any(type(text) is not str for text in node):
             raise TicketError("this ticket holds something else than nodes; ask for another")
         nodes.append(TicketNode(*node))
-    return make_ticket(nodes, fields[1], fields[2])
+    return make_ticket(nodes, fields[1], fields[2], fields[3])
 
 
 def _check_node(node: TicketNode) -> None:

@@ -14,6 +14,8 @@ signals     those that ask the process to end
 logs        where the log goes
 zmq_peers   frames between nodes
 zmq_gate    who gets in: the keys that ZeroMQ asks us about
+interfaces  which address of this machine others reach it by
+cluster_files  where a node joined, and last saw others
 zmq_port    the encrypted port of a node; zmq_client the other end, zmq_socket what both are made of
 zmq_gate    who gets in: the keys that ZeroMQ asks us about
 zmq_peers   frames between nodes

@@ -32,6 +32,20 @@ def read_text(path: Path, size_bytes_max: int = CONFIG_BYTES_MAX) -> str:
         raise ConfigError(f"{path} is not text; is it the right file?") from None
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a file as a whole: who reads it meanwhile, or after a crash, finds the old text or the new one.
+
+    Raises:
+        ConfigError: it cannot be written; says why.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None
+
+
 def read_bytes(path: Path, size_bytes_max: int) -> bytes:
     """All of a file.
 

@@ -288,13 +288,15 @@ class TrustedKeys:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._path = str(directory / TRUSTED_NAME)
+        """As text: it is looked at for each frame of a peer."""
         self._stamp: tuple[int, int, int] | None = None
         self._trusted = load_trusted(directory)
         self._stamp = self._stamp_now()
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         try:
-            status = (self._directory / TRUSTED_NAME).stat()
+            status = os.stat(self._path)
         except OSError:
             return None
         return (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -304,6 +306,12 @@ class TrustedKeys:
         self._look()
         entry = self._trusted.find(node_id)
         return entry is not None and entry.role is Role.NODE
+
+    def role_of(self, node_id: str) -> Role | None:
+        """What that key may do; None: nothing."""
+        self._look()
+        entry = self._trusted.find(node_id)
+        return None if entry is None else entry.role
 
     def authorize(self, curve_key_z85: str) -> TrustEntry | None:
         """The entry of the key with which a connection has proved itself; None: refuse it."""

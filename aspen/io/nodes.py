@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aspen.errors import ConfigError
+from aspen.io.files import replace_text
 
 RUN_DIRECTORY: Final = "run"
 _RECORD_BYTES_MAX: Final = 10_000
@@ -36,6 +37,8 @@ class NodeRecord:
     """The cluster that it is a part of."""
     links_address: str = ""
     """Where other nodes connect to it."""
+    advertised: str = ""
+    """Where other machines reach its control port, if not at `address`."""
 
 
 class NodeSeat:
@@ -77,10 +80,12 @@ class NodeSeat:
             boot = int(path.read_text()) + 1
         except (FileNotFoundError, ValueError):
             boot = 1
-        _replace(path, f"{boot}\n")
+        replace_text(path, f"{boot}\n")
         return boot
 
-    def announce(self, node_id: str, *, address: str = "", cluster: str = "", links_address: str = "") -> None:
+    def announce(
+        self, node_id: str, *, address: str = "", cluster: str = "", links_address: str = "", advertised: str = ""
+    ) -> None:
         """Tells the machine's other processes where the node is; what is not given stays as it was told before."""
         told = self._told
         self._told = told = NodeRecord(
@@ -91,8 +96,9 @@ class NodeSeat:
             self.boot,
             cluster or told.cluster,
             links_address or told.links_address,
+            advertised or told.advertised,
         )
-        _replace(self._record, json.dumps(asdict(told)) + "\n")
+        replace_text(self._record, json.dumps(asdict(told)) + "\n")
 
     def close(self) -> None:
         """Gives the name up. Idempotent."""
@@ -159,12 +165,3 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(lock)
     return False
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None

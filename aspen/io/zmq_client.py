@@ -14,6 +14,8 @@ from aspen.io.zmq_socket import QUEUE_FRAMES_MAX, Reader, check_size, configure,
 from aspen.limits import FRAME_BYTES_MAX
 
 CONNECT_TIMEOUT_S: Final = 5.0
+CLOSE_LINGER_MS: Final = 100
+"""How long the last frames of a client that leaves may take. A node that is there takes them at once."""
 
 _REFUSED: Final = 400
 """The ZAP status for a key that is not trusted."""
@@ -81,6 +83,11 @@ class ControlClient:
         return client
 
     @property
+    def tells_close(self) -> bool:
+        """No: the node sees a lost connection only when it sends."""
+        return False
+
+    @property
     def address(self) -> str:
         """Where the node is."""
         return self._address
@@ -122,15 +129,16 @@ class ControlClient:
         return frame
 
     def close(self) -> None:
-        """Disconnects; `recv` then raises NotReachable. Idempotent. Frames queued still are dropped."""
+        """Disconnects; `recv` then raises NotReachable. Idempotent. What was just sent has CLOSE_LINGER_MS to leave."""
         if self._closed:
             return
         self._closed = True
+        linger_ms = CLOSE_LINGER_MS if self._is_connected and self._failure is None else 0
         self._fail(NotReachable(f"the connection to {self._address} was closed here"))
         self._socket.disable_monitor()
         self._monitor.close()
-        self._reader.close()
-        self._context.destroy(0)
+        self._reader.close(linger_ms)
+        self._context.term()
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from typing import Final
 
 import zmq
 
+from aspen.errors import NotReachable
 from aspen.io.zmq_client import ControlClient
 from aspen.io.zmq_gate import Gate, Refusal, Refusals
 from aspen.io.zmq_socket import Reader, bind, check_size, configure, curve_key
@@ -136,9 +137,10 @@ class ZmqControlPort:
         return self._address
 
     def send(self, client: bytes, frame: bytes) -> bool:
-        """Queues a frame; False when the client is gone or too slow, and the frame is dropped.
+        """Queues a frame; False when the client is too slow, and the frame is dropped.
 
         Raises:
+            NotReachable: the client is gone; one that comes back has another id.
             UsageError: the frame is larger than FRAME_BYTES_MAX.
         """
         check_size(frame)
@@ -147,8 +149,10 @@ class ZmqControlPort:
         try:
             self._socket.send_multipart([client, frame], zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            if error.errno == zmq.EAGAIN:
                 return False
+            if error.errno == zmq.EHOSTUNREACH:
+                raise NotReachable(f"this client of {self._address} is gone") from None
             raise
         finally:
             self._reader.poke()

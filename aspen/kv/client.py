@@ -28,11 +28,12 @@ from functools import partial
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from aspen import wire
-from aspen.errors import AspenError, Overloaded, SessionWindow, Unsupported, UsageError
+from aspen.errors import AspenError, CallTimeout, Overloaded, SessionWindow, Unsupported, UsageError
 from aspen.kv.codec import decode_result, encode_command, encode_put
 from aspen.kv.courier import Courier, Finder, SessionOver
 from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.holding import KeepingAlive, Lease
+from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
@@ -70,6 +71,7 @@ from aspen.limits import (
     KV_CLIENT_SESSIONS_TRIED_MAX,
     KV_CLIENT_TIMEOUT_S,
     KV_PAGE_KEYS,
+    KV_TRANSACTION_TRIES_MAX,
     LEASE_READY_S,
 )
 
@@ -94,6 +96,8 @@ class Kv:
     ) -> None:
         """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension."""
         self._loop = loop
+        self.draw = draw
+        """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
@@ -196,6 +200,12 @@ class Kv:
             start = found.kvs[-1].key + b"\0"
             revision = revision or found.revision
 
+    async def read(
+        self, request: RangeRequest, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> RangeResult:
+        """Reads a range as a request says it. Raises as `range`."""
+        return await self._read(request, consistency, timeout)
+
     # -- writes ----------------------------------------------------------------------------------------------------
 
     async def put(
@@ -267,6 +277,14 @@ class Kv:
             FutureRevision: there is no such revision yet.
         """
         return cast(CompactResult, await self._write(CompactRequest(revision), timeout))
+
+    def transactions(self, *, tries: int = KV_TRANSACTION_TRIES_MAX) -> Transactions:
+        """Interactive transactions, for `async for`: one after the other until one has committed.
+
+        Raises, out of the loop:
+            TransactionConflict, TransactionTooOld: so many tries were in vain.
+        """
+        return Transactions(self, tries)
 
     # -- leases ----------------------------------------------------------------------------------------------------
 
@@ -420,8 +438,11 @@ class Kv:
             return decode_result(await self._courier.submit(WRITE, command, deadline_s, repeatable=False))
         for _ in range(KV_CLIENT_SESSIONS_TRIED_MAX):
             if not session.is_ready:
-                async with asyncio.timeout_at(deadline_s):
-                    await session.ready()
+                try:
+                    async with asyncio.timeout_at(deadline_s):
+                        await session.ready()
+                except TimeoutError:
+                    raise CallTimeout("no session could be opened in time; not executed") from None
             id, sequence, stamped = session.stamp(command)
             try:
                 return decode_result(await self._courier.submit(WRITE, stamped, deadline_s, repeatable=True))

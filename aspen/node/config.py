@@ -28,7 +28,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aspen.errors import ConfigError
-from aspen.limits import KV_QUOTA_BYTES, KV_QUOTA_BYTES_MIN, KV_VOTERS_MAX, MEMBER_SEEDS_MAX
+from aspen.limits import (
+    KV_QUOTA_BYTES,
+    KV_QUOTA_BYTES_MIN,
+    KV_VOTERS_MAX,
+    MEMBER_ADDRESS_CHARS_MAX,
+    MEMBER_SEEDS_MAX,
+)
+from aspen.node.addresses import ADDRESS, is_wildcard
 from aspen.trust import curve_public_z85
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -38,6 +45,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _CLASS_PATH = re.compile(r"[\w.]+:[\w.]+")
 _TCP = re.compile(r"tcp://[^\s/]+:[1-9][0-9]{0,4}")
 _ENVIRONMENT_PREFIX: Final = "ASPEN_"
+_NO_SETTINGS: Final = frozenset({"ASPEN_CONFIG_DIR", "ASPEN_HEART_FD", "ASPEN_SOAK", "ASPEN_SHRINK_RUNS"})
+"""Variables that begin like a setting's and are none: where keys are, how a child beats, how long to test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class NodeConfig:
     """What people call it: `shop`, `shop@db1`. Empty: the name of its application."""
     address: str = "tcp://127.0.0.1:0"
     """Where its control port is bound; port 0 for any free one; empty for none."""
+    advertise: str = ""
+    """Where other machines reach its control port; port 0 for the bound one. Empty: where it is bound."""
     root: str = "supervisors.node:NodeSupervisor"
     """Class path of the supervisor at the top of its tree."""
     application: str = ""
@@ -60,9 +71,13 @@ class NodeConfig:
     """The cluster of which it is a part; empty for none."""
     cluster_address: str = "tcp://127.0.0.1:0"
     """Where its links with other nodes are bound."""
+    cluster_advertise: str = ""
+    """Where other nodes reach its links; port 0 for the bound one. Empty: where they are bound."""
     cluster_seeds: tuple[tuple[str, str], ...] = ()
     """Nodes of other machines to join through: node id, and the address of its links. Those of this machine that are in
     the cluster are found without."""
+    joined_seeds: tuple[tuple[str, str], ...] = ()
+    """Nodes through which it has joined by a ticket. An address that `cluster_seeds` or later news have counts more."""
     kv_application: str = "supervisors.kv:Kv"
     """Class path of the application that is its member of the replicated store."""
     kv_enabled: bool = False
@@ -91,8 +106,9 @@ class NodeConfig:
         sections: dict[str, Any] = {}
         for section, keys in _KEYS.items():
             sections[section] = {key: getattr(self, attribute) for key, (attribute, _) in keys.items()}
+        seeds = dict(self.joined_seeds) | dict(self.cluster_seeds)
+        sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in seeds.items()]
         sections["kv"]["voters"] = list(self.kv_voters)
-        sections["cluster"]["seeds"] = [f"{node_id}@{address}" for node_id, address in self.cluster_seeds]
         sections["apps"] = {name: dict(settings) for name, settings in self.apps.items()}
         return sections
 
@@ -109,6 +125,20 @@ class NodeConfig:
     def named(self, name: str) -> NodeConfig:
         """The same with a name, if it has none."""
         return self if self.name else replace(self, name=name)
+
+    def with_membership(self, text: str, source: str) -> NodeConfig:
+        """The same in the cluster that it has joined, as `membership` wrote it in the file `source`.
+
+        What was set elsewhere counts more: a node that was told another cluster is in that one.
+
+        Raises:
+            ConfigError: the text is no such settings.
+        """
+        joined = read_config(text, source=source)
+        if self.cluster not in ("", joined.cluster):
+            return self
+        sources = {**joined.sources, **self.sources}
+        return replace(self, cluster=joined.cluster, joined_seeds=joined.cluster_seeds, sources=sources)
 
 
 def read_config(
@@ -145,6 +175,15 @@ def read_config(
             merged[attribute] = check(value, f"{where}: {key}")
         sources[key] = where
     return NodeConfig(**merged, apps=apps, sources=sources)
+
+
+def membership(cluster: str, seeds: Iterable[tuple[str, str]]) -> str:
+    """The settings of a node that has joined a cluster through these nodes, as the text of a TOML file."""
+    lines = "".join(f'    "{node_id}@{address}",\n' for node_id, address in seeds)
+    return (
+        "# Written by `aspen node join`. What aspen.toml, the environment and flags say counts more.\n"
+        f'[cluster]\nname = "{cluster}"\nseeds = [\n{lines}]\n'
+    )
 
 
 def check_settings(app: str, known: Mapping[str, Any], config: NodeConfig) -> dict[str, Any]:
@@ -206,9 +245,14 @@ def _from_toml(text: str | None, source: str) -> list[tuple[str, Any, str]]:
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     settings = []
     for name, text in sorted(environ.items()):
-        section, _, key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("_")
-        if not name.startswith(_ENVIRONMENT_PREFIX) or section not in (*_KEYS, "apps") or not key:
+        if not name.startswith(_ENVIRONMENT_PREFIX) or name in (_ENVIRONMENT_PREFIX, *_NO_SETTINGS):
             continue
+        section, _, key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("_")
+        if section not in (*_KEYS, "apps") or not key:
+            known = ", ".join(_variables())
+            near = difflib.get_close_matches(name, _variables(), n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"${name} is no setting; {meant}There are: {known}, and ASPEN_APPS_<APP>_<SETTING>")
         value: Any = text
         if section == "apps":
             app, _, setting = key.partition("__" if "__" in key else "_")
@@ -217,6 +261,11 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             value = _literal(text)
         settings.append((f"{section}.{key}", value, f"${name}"))
     return settings
+
+
+def _variables() -> list[str]:
+    """The variables of the environment that are settings, but for those of applications."""
+    return [f"{_ENVIRONMENT_PREFIX}{section}_{key}".upper() for section, keys in _KEYS.items() for key in keys]
 
 
 def _literal(text: str) -> Any:
@@ -287,6 +336,16 @@ def _one_of(options: tuple[str, ...]) -> _Check:
     return check
 
 
+def _advertise(value: Any, where: str) -> str:
+    text = _text(value, where)
+    match = ADDRESS.fullmatch(text)
+    if match is None or int(match[2]) > 65_535 or len(text) > MEMBER_ADDRESS_CHARS_MAX:
+        raise ConfigError(f"{where} is {text!r:.120}; write tcp://HOST:PORT, with port 0 for the one that is bound")
+    if is_wildcard(text):
+        raise ConfigError(f"{where} is {text!r}, which nobody can connect to; name this machine as others reach it")
+    return text
+
+
 def _seeds(value: Any, where: str) -> tuple[tuple[str, str], ...]:
     """From a list of texts; from the environment, one text with commas."""
     texts = [text.strip() for text in value.split(",") if text.strip()] if isinstance(value, str) else value
@@ -351,6 +410,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
     "node": {
         "name": ("name", _name),
         "address": ("address", _text),
+        "advertise": ("advertise", _advertise),
         "root": ("root", _class_path),
         "application": ("application", _text),
         "strict_messages": ("strict_messages", _boolean),
@@ -359,6 +419,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
     "cluster": {
         "name": ("cluster", _name),
         "address": ("cluster_address", _text),
+        "advertise": ("cluster_advertise", _advertise),
         "seeds": ("cluster_seeds", _seeds),
     },
     "kv": {

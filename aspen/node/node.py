@@ -18,8 +18,8 @@ from typing import Any, Final
 import aspen
 from aspen import limits
 from aspen.actor import Process, System, make_ref, system_of_loop
-from aspen.distributed import Joining, distribution_of
-from aspen.distributed.joining import Join, JoinBook
+from aspen.distributed import Joining, NodeInfo, distribution_of
+from aspen.distributed.joining import Join, JoinBook, TakenIn
 from aspen.distributed.ticket import Ticket, TicketNode, make_ticket
 from aspen.errors import (
     AspenError,
@@ -32,6 +32,7 @@ from aspen.errors import (
     StorageFailed,
     UsageError,
 )
+from aspen.node.addresses import is_loopback, is_wildcard
 from aspen.node.config import NodeConfig, check_settings
 from aspen.node.heart import EXIT_STORAGE
 from aspen.node.loading import load_application, load_object
@@ -86,10 +87,12 @@ class Node:
         trust: Callable[[TrustEntry], object] | None = None,
         new_secret: Callable[[], bytes] | None = None,
         set_log_level: Callable[[str], None] = lambda level: None,
+        advertised: Callable[[str], str] = lambda bound: bound,
     ) -> None:
         """`curve_secret_z85` and `authorize` are for the control port, which opens when both the configuration has
         an address and the ports have a transport. `trust` writes an entry into the trust file, and `new_secret` gives
-        32 random bytes that nobody can guess: with both the node takes new ones in by tickets."""
+        32 random bytes that nobody can guess: with both the node takes new ones in by tickets. `advertised` says where
+        other machines reach the control port that is bound at an address."""
         names = [planned.app.name for planned in plan]
         self.node_config = config.named(names[0] if names else "aspen")
         self.name = self.node_config.name
@@ -105,8 +108,10 @@ class Node:
         self._trust = trust
         self._new_secret = new_secret
         self._joins = JoinBook()
+        self.on_event: list[Callable[[str], object]] = []
+        """Called with `starting`, `up` and `stopping` as it comes to that."""
         self.on_bound: list[Callable[[str], object]] = []
-        """Called with the address of the control port when it is bound."""
+        """Called with the address that the control port is bound to; `address` is where other machines reach it."""
         self.system = System(
             self.name,
             ports,
@@ -124,6 +129,7 @@ class Node:
         """False once something failed that ends it: whoever watches over the node may start it anew."""
         self._reports = Reports(self.system)
         self._set_log_level = set_log_level
+        self._advertised = advertised
         self._log_level = self.node_config.log_level
         self._started_ns = ports.clock.mono_ns()
         self._stop_wanted: asyncio.Future[int] = ports.loop.asyncio.create_future()
@@ -179,6 +185,7 @@ class Node:
         root_class = load_object(self.node_config.root)
         if not (isinstance(root_class, type) and issubclass(root_class, Supervisor)):
             raise ConfigError(f"node.root is {self.node_config.root}, which is not a supervisor class")
+        self._tell("starting")
         log.info("node %s starts", self.name, extra={"aspen": {"event": "start", "node": self.name}})
         process = self.system.spawn(root_class, (self,), label="/")
         self.system.root = process
@@ -186,7 +193,12 @@ class Node:
             self._stop_wanted.add_done_callback(lambda _: self._stop_start(process))
             await process.starting
         self.started = True
+        self._tell("up")
         return make_ref(process)
+
+    def _tell(self, event: str) -> None:
+        for listener in self.on_event:
+            listener(event)
 
     def _stop_start(self, root: Process) -> None:
         """Ends a start in progress, as the parent of the root would if it had one: what runs already is stopped in
@@ -229,6 +241,7 @@ class Node:
     async def _stop_tree(self, root: Any, gone: Any) -> None:
         if gone.done():
             return
+        self._tell("stopping")
         log.info("node %s stops", self.name, extra={"aspen": {"event": "stop", "node": self.name}})
         try:
             await stop(root, SHUTDOWN, timeout=limits.NODE_STOP_S)
@@ -272,7 +285,7 @@ class Node:
 
     def bound(self, address: str) -> None:
         """The control port is open at this address."""
-        self.address = address
+        self.address = self._advertised(address)
         for listener in self.on_bound:
             listener(address)
 
@@ -288,15 +301,45 @@ class Node:
             raise UsageError(f"the node {self.name} takes nobody in: it has no trust file that it may write")
         now_ns = self.system.ports.clock.wall_ns()
         here = TicketNode(self.node_id, self.name, address or self.address)
-        ticket = make_ticket([here], (now_ns + round(seconds * 1e9)) // 1_000_000_000 + 1, self._new_secret())
-        self._joins.give_out(ticket.joiner_public_z85(), ticket.expires_s * 1_000_000_000, by, now_ns)
+        cluster = self.node_config.cluster
+        expires_s = (now_ns + round(seconds * 1e9)) // 1_000_000_000 + 1
+        ticket = make_ticket([here], expires_s, self._new_secret(), cluster)
+        self._check_reachable(here.address)
+        self._joins.give_out(ticket.joiner_public_z85(), ticket.expires_s * 1_000_000_000, by, now_ns, cluster)
         return ticket
 
-    def take_in(self, joiner_key_z85: str, join: Join) -> None:
-        """Trusts a new node: see `NodeControl`."""
+    def _check_reachable(self, address: str) -> None:
+        """Raises UsageError when a ticket that leads to this address would let nobody join."""
+        if is_wildcard(address):
+            raise UsageError(
+                f"{address} stands for every address of this machine, and leads nowhere from another; say where it is "
+                "reached: --address tcp://HOST:PORT, or advertise under [node]"
+            )
+        links = [one.address for one in self._infos() if one.node_id == self.node_id]
+        if links and is_loopback(links[0]) and not is_loopback(address):
+            raise UsageError(
+                f"the links of {self.name} are at {links[0]}, where other machines do not reach them, so none could "
+                f'join: start it with an address of this machine, as address = "tcp://0.0.0.0:4600" under [cluster]'
+            )
+
+    def take_in(self, joiner_key_z85: str, join: Join) -> dict[str, Any]:
+        """Trusts a new node, and has the cluster do so: see `NodeControl`."""
         if self._trust is None:
             raise UsageError(f"the node {self.name} takes nobody in: it has no trust file that it may write")
-        self._trust(self._joins.consume(joiner_key_z85, join, self.system.ports.clock.wall_ns()))
+        entry = self._joins.consume(joiner_key_z85, join, self.system.ports.clock.wall_ns())
+        self._trust(entry)
+        distribution = distribution_of(self.system)
+        if distribution is not None:
+            distribution.tell_taken_in(TakenIn(entry.node_id, entry.label))
+        members = sorted(self._infos(), key=lambda one: one.node_id != self.node_id)  # this node first
+        return {
+            "cluster": self.node_config.cluster,
+            "members": [{"node_id": one.node_id, "name": one.name, "address": one.address} for one in members],
+        }
+
+    def _infos(self) -> list[NodeInfo]:
+        distribution = distribution_of(self.system)
+        return [] if distribution is None else distribution.nodes()
 
     def request_stop(self, code: int = EXIT_OK) -> None:
         """Has the node stop in order and exit with this code. The first request counts."""
@@ -326,8 +369,7 @@ class Node:
 
     def _members(self) -> list[str]:
         """The names of the nodes that are up in its cluster; none without a cluster."""
-        distribution = distribution_of(self.system)
-        return [] if distribution is None else [info.name for info in distribution.nodes()]
+        return [info.name for info in self._infos()]
 
     def config(self) -> Mapping[str, Any]:
         """Its settings, by section."""

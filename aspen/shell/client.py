@@ -28,7 +28,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.limits import CONTROL_REQUEST_BYTES_MAX, CONTROL_REQUESTS_PER_CLIENT_MAX, CONTROL_SILENCE_S
-from aspen.shell.protocol import Cancel, Event, Failure, Frame, Request, Response
+from aspen.shell.protocol import Cancel, Event, Failure, Frame, Goodbye, Request, Response
 from aspen.traits import ControlChannel
 
 OnEvent = Callable[[str, Any], object]
@@ -153,6 +153,9 @@ class NodeClient:
 
     def close(self) -> None:
         """Disconnects; what the node was doing for this client is cancelled there. Idempotent."""
+        if self._lost is None and self._reading is not None and not self._channel.tells_close:
+            with contextlib.suppress(AspenError):  # Then the node finds out by itself.
+                self._send(Goodbye())
         self._end(NotReachable("the connection was closed here"))
         if self._reading is not None:
             self._reading.cancel()
@@ -167,7 +170,7 @@ class NodeClient:
 
     # -- frames ----------------------------------------------------------------------------------------
 
-    def _send(self, message: Request | Cancel | Frame) -> None:
+    def _send(self, message: Request | Cancel | Frame | Goodbye) -> None:
         frame = wire.encode(message)
         if len(frame) > CONTROL_REQUEST_BYTES_MAX:
             raise UsageError(f"a request of {len(frame)} bytes; at most {CONTROL_REQUEST_BYTES_MAX}: send it in pieces")

@@ -47,8 +47,10 @@ class NodeControl(Protocol):
         """
         ...
 
-    def take_in(self, joiner_key_z85: str, join: Join) -> None:
-        """Trusts a new node from now on, and uses up the ticket of that one-time key.
+    def take_in(self, joiner_key_z85: str, join: Join) -> dict[str, Any]:
+        """Trusts a new node from now on, and uses up the ticket of that one-time key. Brings the name of the `cluster`,
+        if this node is in one, and its `members` that are up, this one first: `node_id`, `name`, and `address` of the
+        links. Encodable.
 
         Raises:
             AccessDenied: the ticket is used or has expired, or the joiner does not hold the key that it names.

@@ -51,6 +51,8 @@ class Line:
         """The node by which it is relayed; None: it is connected to this one."""
         self.closed = False
         """Whether the server has given it up."""
+        self.gone = False
+        """Whether the client was not there any more when something was sent to it."""
         self._system = system
         self._port = port
         self._taken_ns = system.scheduler.mono_ns()
@@ -61,7 +63,11 @@ class Line:
         Raises:
             NotEncodable: the message cannot leave the process, or is larger than a frame.
         """
-        if not self._port.send(self.client, wire.encode(message)):
+        try:
+            if not self._port.send(self.client, wire.encode(message)):
+                return False
+        except NotReachable:
+            self.gone = True
             return False
         self._taken_ns = self._system.scheduler.mono_ns()
         return True
@@ -71,6 +77,8 @@ class Line:
         for _ in range(_DELIVERIES_MAX):
             if self.send(message):
                 return True
+            if self.gone:
+                return False
             await asyncio.sleep(CONTROL_DELIVER_EVERY_S)
         return False
 
@@ -80,8 +88,8 @@ class Line:
 
     @property
     def lost(self) -> bool:
-        """Whether the client has taken nothing for CONTROL_LOST_S."""
-        return self._system.scheduler.mono_ns() - self._taken_ns > CONTROL_LOST_S * 1e9
+        """Whether the client is gone, or has taken nothing for CONTROL_LOST_S."""
+        return self.gone or self._system.scheduler.mono_ns() - self._taken_ns > CONTROL_LOST_S * 1e9
 
 
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (

@@ -40,6 +40,7 @@ from aspen.shell.control import NodeControl
 from aspen.shell.line import Line, Through
 from aspen.shell.protocol import OPERATIONS, PROTOCOL, Event, Failure, Operation, Request, allows
 from aspen.shell.relay import Tunnel, desk_of
+from aspen.shell.sizes import size_now
 from aspen.shell.store import StoreTunnel
 from aspen.shell.views import Action
 from aspen.trust import TrustEntry
@@ -231,6 +232,10 @@ def state_now(process: Process) -> dict[str, str]:
     return {"state": abbreviate(shown)}
 
 
+async def _size(job: Job) -> dict[str, Any]:
+    return dataclasses.asdict(size_now(job.target))
+
+
 async def _crashes(job: Job) -> list[dict[str, Any]]:
     return [{**dataclasses.asdict(crash), "pid": str(crash.pid)} for crash in job.control.system.crashes]
 
@@ -404,9 +409,9 @@ async def _ticket(job: Job) -> dict[str, Any]:
 
 async def _join(job: Job) -> dict[str, Any]:
     join = Join(job.arg("node_id"), job.arg("name"), job.arg("signature"))
-    job.control.take_in(job.line.key, join)
+    welcome = job.control.take_in(job.line.key, join)
     info = job.control.info()
-    return {"node_id": info["node_id"], "name": info["name"]}
+    return {"node_id": info["node_id"], "name": info["name"], **welcome}
 
 
 Perform = Callable[[Job], Awaitable[Any]]
@@ -417,6 +422,7 @@ PERFORM: Final[dict[str, Perform]] = {
     "top": _top,
     "status": _status,
     "state": _state,
+    "size": _size,
     "crashes": _crashes,
     "dead_letters": _dead_letters,
     "restart": _restart,

@@ -2,8 +2,9 @@
 
 A client sends `Request`s, each with a number of its own; the node answers each with any number of `Event`s and
 then exactly one `Response` or `Failure` with that number. `Cancel` ends a request early: its answer is
-then a `Failure` of kind `cancelled`. Frames are `aspen.wire` messages, ordered within a connection; when the
-connection is lost, the node cancels what the client had in progress, and nothing else happens.
+then a `Failure` of kind `cancelled`. A client that leaves says `Goodbye`, so that the node need not find out. Frames
+are `aspen.wire` messages, ordered within a connection; when the connection is lost, the node cancels what the client
+had in progress, and nothing else happens.
 
 The number 0 is about no request in particular. `Event(0, "ping")` comes every CONTROL_PING_S, so that a
 client can tell a long request from a node that is stuck; `Event(0, "notice")` is for the person. `Failure(0)` says
@@ -42,6 +43,11 @@ class Cancel:
     """Ends a request of this client."""
 
     id: int
+
+
+@message
+class Goodbye:
+    """The client leaves: what it has in progress is cancelled, and nothing is answered any more."""
 
 
 @message
@@ -129,6 +135,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _op("status", Role.OPERATOR, {"path": str}, changes=False),
         # the status fields, with `state` as {attribute: repr} of what format_status shows
         _op("state", Role.OPERATOR, {"path": str}, changes=False),
+        # how large the actor's state is, about: aspen.shell.sizes.Size as a dict
+        _op("size", Role.OPERATOR, {"path": str}, changes=False),
         # recent crash reports / dead letters, as lists of dicts, newest last
         _op("crashes", Role.OPERATOR, changes=False),
         _op("dead_letters", Role.OPERATOR, changes=False),
@@ -162,7 +170,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         # joiner reaches the node, if not where its port is bound
         _op("ticket", Role.ADMIN, {"seconds": _NUMBER, "address": str}, "seconds address"),
         # takes in the node of that id, whose key signed: see aspen.distributed.joining. Uses up the ticket whose
-        # key is the client's -> {"node_id": str, "name": str} of this node
+        # key is the client's -> {"node_id": str, "name": str} of this node, with what NodeControl.take_in brings
         _op("join", Role.JOINER, {"node_id": str, "name": str, "signature": bytes}),
     )
 }

@@ -379,14 +379,16 @@ class RelayDesk:
         return ""
 
     def send(self, client: bytes, frame: bytes) -> bool:
-        """Queues a frame; False when the client is gone or too slow, and the frame is dropped."""
+        """Queues a frame; False when the client is too slow, and the frame is dropped. NotReachable: it is gone."""
         size = len(frame)
         if size > FRAME_BYTES_MAX - RELAY_OVERHEAD_BYTES_MAX:
             raise UsageError(
                 f"a frame of {size} bytes; at most {FRAME_BYTES_MAX - RELAY_OVERHEAD_BYTES_MAX} are relayed"
             )
         served = self._served.get(client)
-        if served is None or len(served.untaken) >= RELAY_ANSWERS_MAX:
+        if served is None:
+            raise NotReachable("nothing is relayed for this client any more")
+        if len(served.untaken) >= RELAY_ANSWERS_MAX:
             return False
         if served.untaken_bytes + size > RELAY_ANSWERS_BYTES_MAX:
             return False

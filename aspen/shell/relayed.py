@@ -89,6 +89,11 @@ class RelayedChannel:
             raise
         return channel
 
+    @property
+    def tells_close(self) -> bool:
+        """Yes: the relay says so."""
+        return True
+
     def send(self, frame: bytes) -> None:
         """Signs, seals and queues a frame."""
         frame_max = CONTROL_REQUEST_BYTES_MAX - RELAY_OVERHEAD_BYTES_MAX

@@ -21,6 +21,7 @@ from aspen.limits import (
     CONTROL_CLIENTS_MAX,
     CONTROL_FRAMES_WAITING_MAX,
     CONTROL_REQUEST_BYTES_MAX,
+    CONTROL_SWEEP_S,
 )
 from aspen.otp.actor import Actor, Ref, call, cast, info
 from aspen.otp.dynamic import DynamicSupervisor
@@ -28,6 +29,7 @@ from aspen.otp.starting import child
 from aspen.otp.sys import queue_length
 from aspen.shell.control import NodeControl
 from aspen.shell.line import Line
+from aspen.shell.protocol import Event
 from aspen.shell.relay import RelayDesk
 from aspen.shell.session import ClientSession
 from aspen.traits import ControlPort
@@ -62,6 +64,7 @@ class ControlServer(Actor):
         self._control = control
         self._sessions = sessions
         self._seats: dict[bytes, Seat] = {}
+        self._swept_ns = -(1 << 62)
         self._self: Any = self.ctx.ref
         system = self.ctx.system
         if system.ports.transport is None:
@@ -97,6 +100,8 @@ class ControlServer(Actor):
         seat = self._seats.get(line.client)
         if seat is None:
             if len(self._seats) >= CONTROL_CLIENTS_MAX:
+                self._make_room()
+            if len(self._seats) >= CONTROL_CLIENTS_MAX:
                 return False
             seat = self._seats[line.client] = Seat(line)
             self._self.attach(line.client)
@@ -116,12 +121,26 @@ class ControlServer(Actor):
                 seat.session.frame(frame)
         return True
 
+    def _make_room(self) -> None:
+        """Takes the seats of clients that have gone without a word: what is sent to them comes back. Otherwise their
+        sessions find out within CONTROL_PING_S."""
+        now_ns = self._process.system.scheduler.mono_ns()
+        if now_ns - self._swept_ns < CONTROL_SWEEP_S * 1e9:
+            return
+        self._swept_ns = now_ns
+        for client, seat in tuple(self._seats.items()):
+            seat.line.send(Event(0, "ping", None))
+            if seat.line.gone:
+                self._gone(client)
+                if seat.session is not None:  # Else `attach` finds the seat, and gives it up.
+                    del self._seats[client]
+
     def _gone(self, client: bytes) -> None:
-        """A relayed client is not there any more; nor is its session soon."""
+        """A client is not there any more; nor is its session soon."""
         seat = self._seats.get(client)
         if seat is not None:
             seat.line.closed = True
-            if seat.session is not None:
+            if seat.session is not None and process_of(seat.session).alive:  # It may have heard a goodbye.
                 seat.session.client_gone()
 
     @staticmethod

@@ -27,7 +27,18 @@ from aspen.shell.control import NodeControl
 from aspen.shell.evaluate import Evaluator, is_ending
 from aspen.shell.line import Line, failure_of
 from aspen.shell.operations import PERFORM, Job, audit, refuse
-from aspen.shell.protocol import OPERATIONS, REQUEST_ID_MAX, Cancel, Event, Failure, Frame, Request, Response
+from aspen.shell.protocol import (
+    OPERATIONS,
+    REQUEST_ID_MAX,
+    Cancel,
+    Event,
+    Failure,
+    Frame,
+    Goodbye,
+    Request,
+    Response,
+    allows,
+)
 from aspen.trust import TrustEntry
 from aspen.types import Exit, Ignore, Shutdown, describe_reason, is_benign
 
@@ -46,6 +57,8 @@ class Running:
     process: Process
     job: Job
     cancelled: bool = field(default=False)
+    denied: str = ""
+    """Why the client may not ask for it any more."""
 
 
 class ClientSession(Actor):
@@ -72,6 +85,7 @@ class ClientSession(Actor):
     def frame(self, data: bytes) -> None:
         """Takes one frame of the client."""
         entry = self._authorized()
+        self._end_forbidden(entry)
         self._asked_ns = self.ctx.now_ns()
         try:
             message = wire.decode(data, CONTROL_REQUEST_BYTES_MAX)
@@ -84,9 +98,11 @@ class ClientSession(Actor):
             self._request(message, entry)
         elif isinstance(message, Frame):
             self._forward(message)
+        elif isinstance(message, Goodbye):
+            self.ctx.stop(Shutdown("left"))
         else:
             kind = type(message).__name__
-            self._line.fail(0, "usage", f"a client sends Request, Cancel and Frame, and this is a {kind}")
+            self._line.fail(0, "usage", f"a client sends Request, Cancel, Frame and Goodbye, and this is a {kind}")
 
     def _request(self, request: Request, entry: TrustEntry) -> None:
         id = request.id
@@ -116,7 +132,7 @@ class ClientSession(Actor):
 
     def _forward(self, frame: Frame) -> None:
         running = self._running.get(frame.id) if isinstance(frame.id, int) else None
-        if running is None:
+        if running is None or running.denied:
             return  # The relay has ended, which is on its way to the client.
         if running.job.tunnel is None or type(frame.data) is not bytes:
             self._line.fail(0, "usage", f"request {frame.id} is no relay that is open, or the frame is no bytes")
@@ -125,7 +141,7 @@ class ClientSession(Actor):
 
     @cast
     def client_gone(self) -> None:
-        """Ends it: whoever relayed for the client says that it is gone."""
+        """Ends it: the client is gone, as whoever relayed for it says, or as the port has seen."""
         self.ctx.stop(Shutdown("lost"))
 
     def _cancel(self, id: object) -> None:
@@ -143,7 +159,9 @@ class ClientSession(Actor):
         running = self._running.pop(id)
         if running.job.answered:
             return
-        if running.cancelled:
+        if running.denied:
+            failure = Failure(id, "denied", running.denied)
+        elif running.cancelled:
             failure = Failure(id, "cancelled", f"{running.job.request.op} was interrupted")
         elif is_benign(message.reason):
             failure = Failure(id, "failed", f"{running.job.request.op} was ended from outside")
@@ -162,7 +180,7 @@ class ClientSession(Actor):
     @info(Tick)
     def tick(self, message: Tick) -> None:
         """Sees whether the client is there still, and may be."""
-        self._authorized()
+        self._end_forbidden(self._authorized())
         self._line.send(Event(0, "ping", None))
         if self._line.lost:
             log.debug("the client %s is lost; %d requests end with it", self._line.key, len(self._running))
@@ -171,6 +189,15 @@ class ClientSession(Actor):
         if not self._running and idle_s > CONTROL_IDLE_S:
             self._line.send(Event(0, "notice", f"nothing was asked for {idle_s:.0f} s: your variables are forgotten"))
             self.ctx.stop(Shutdown("idle"))
+
+    def _end_forbidden(self, entry: TrustEntry) -> None:
+        """Ends what the client has in progress, and may not ask for by the role that its key has now."""
+        for running in self._running.values():
+            operation = running.job.operation
+            if not running.denied and not allows(entry.role, operation):
+                needed = operation.role.value
+                running.denied = f"{operation.name} needs the role {needed}, and this key has {entry.role.value} now"
+                self.ctx.exit(running.process, Shutdown("denied"))
 
     def _authorized(self) -> TrustEntry:
         """Whom the client's key belongs to now. Without trust the session is over."""

@@ -97,11 +97,13 @@ class VirtualPort:
         return self._address
 
     def send(self, client: bytes, frame: bytes) -> bool:
-        """Queues a frame; False when the client is gone or too slow."""
+        """Queues a frame; False when the client is too slow. Raises NotReachable: it is gone."""
         if len(frame) > FRAME_BYTES_MAX:
             raise UsageError(f"a frame of {len(frame)} bytes; at most {FRAME_BYTES_MAX}: send it in pieces")
         channel = self.channels.get(client)
-        return channel is not None and channel.offer(frame)
+        if channel is None or channel.is_lost:
+            raise NotReachable(f"this client of {self._address} is gone")
+        return channel.offer(frame)
 
     def take(self, channel: VirtualChannel, frame: bytes) -> None:
         """Takes a frame that has arrived from a client."""
@@ -137,6 +139,11 @@ class VirtualChannel:
 
     # -- the client's side -----------------------------------------------------------------------------
 
+    @property
+    def tells_close(self) -> bool:
+        """No, as on a real connection."""
+        return False
+
     def send(self, frame: bytes) -> None:
         """Queues a frame; it arrives after LATENCY_S."""
         if len(frame) > FRAME_BYTES_MAX:
@@ -156,10 +163,22 @@ class VirtualChannel:
         return self._unread.popleft()
 
     def close(self) -> None:
-        """Disconnects."""
-        self.lose("the connection was closed here")
+        """Disconnects. What was sent arrives still."""
+        if self._lost is None:
+            self._lost = NotReachable(f"the connection to {self._port.address} was closed here")
+            self._leave()
+            self._wake()
+
+    def _leave(self) -> None:
+        if not self._to_node:
+            self._port.channels.pop(self.client, None)
 
     # -- the node's side -------------------------------------------------------------------------------
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the client is gone."""
+        return self._lost is not None
 
     def offer(self, frame: bytes) -> bool:
         """Takes a frame for the client, when there is room."""
@@ -180,6 +199,8 @@ class VirtualChannel:
     def _arrive_there(self, frame: bytes) -> None:
         self._to_node -= 1
         self._port.take(self, frame)
+        if self._lost is not None:
+            self._leave()
 
     def _arrive_here(self, frame: bytes) -> None:
         self._to_client -= 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +117,14 @@ def sick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     machine.start("tests.cli.sick:Sick", name="sick")
     yield machine
     machine.close()
+
+
+def until(machine: Machine, met: Callable[[], bool], what: str) -> None:
+    """Waits for something that takes its time."""
+    limit = time.monotonic() + LIMIT_S
+    while not met():
+        assert time.monotonic() < limit, f"it did not come about that {what}"
+        select.select([], [], [], 0.05)  # processes of others: there is nothing to wait for
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str, str]:

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from aspen.cli.reach import names_like
+
 from aspen.io.keys import load_or_create_identity, update_trusted
 from aspen.io.nodes import find_node
 from aspen.trust import Role, TrustEntry
-from tests.cli.conftest import LIMIT_S, ROOT, Machine
+from tests.cli.conftest import LIMIT_S, ROOT, Machine, until
 
 PATH = "/sick/counter"
-
-
-def until(machine: Machine, met: Callable[[], bool], what: str) -> None:
-    """Waits for something that takes its time."""
-    end = time.monotonic() + LIMIT_S
-    while not met():
-        assert time.monotonic() < end, f"it did not come about that {what}"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            machine.running[-1].wait(
-                0.3
-            )  # a node keeps the seat of a client that has left for some seconds: not too often
 
 
 def knows(machine: Machine, name: str, count: int) -> bool:

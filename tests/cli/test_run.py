@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from aspen.io.keys import load_or_create_identity
+from aspen.io.nodes import find_node
 from tests.cli.conftest import LIMIT_S, ROOT, Machine, end
 
 
@@ -70,6 +72,26 @@ def test_a_temporary_one_does_not(machine: Machine) -> None:
 def test_the_foreground_part_names_the_exit_code(machine: Machine) -> None:
     done = machine.aspen_process("run", "tests.cli.sick:Foreground")
     assert (done.returncode, done.stdout) == (7, "in the foreground\n")
+
+
+def test_what_happens_to_it_comes_as_lines_of_json(machine: Machine) -> None:
+    process = machine.start("tests.cli.sick:CalmApp", "--json", name="calm")
+    assert process.stdout is not None
+    starting, up = (json.loads(process.stdout.readline()) for _ in range(2))
+    assert (starting["event"], up["event"]) == ("starting", "up")
+    record = find_node(machine.directory, "calm")
+    assert record is not None
+    assert up == {
+        "event": "up",
+        "name": "calm",
+        "boot": 1,
+        "process": process.pid,
+        "node_id": record.node_id,
+        "address": record.address,
+    }
+    code, out, _ = end(process)
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["stopping", "ended"]
+    assert json.loads(out.splitlines()[-1]) == {"event": "ended", "name": "calm", "code": code}
 
 
 def test_a_foreground_part_that_raises(machine: Machine) -> None:
@@ -148,7 +170,7 @@ def test_a_port_in_use(machine: Machine) -> None:
 
 
 def test_a_key_that_others_can_read(machine: Machine) -> None:
-    machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
+    load_or_create_identity(machine.directory, "a")
     (machine.directory / "a.key").chmod(0o644)
     done = machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
     assert done.returncode == 2
@@ -156,7 +178,7 @@ def test_a_key_that_others_can_read(machine: Machine) -> None:
 
 
 def test_a_key_that_is_rubbish(machine: Machine) -> None:
-    machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
+    load_or_create_identity(machine.directory, "a")
     (machine.directory / "a.key").write_text("rubbish")
     done = machine.aspen_process("run", "tests.cli.sick:Foreground", "--name", "a")
     assert done.returncode == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -42,8 +44,20 @@ def wait_for(machine: Machine, name: str, boot: int) -> NodeRecord:
         if record is not None and record.boot >= boot:
             return record
         machine.running[0].poll()
-        os.sched_yield()
+        select.select([], [], [], 0.02)
     raise AssertionError(f"{name} did not come up as boot {boot}")
+
+
+def test_what_happens_comes_as_lines_of_json(machine: Machine, up: Callable[..., subprocess.Popen[str]]) -> None:
+    process = up("tests.cli.sick:Foreground", "--nodes", "1", "--json")
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 7, err
+    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events] == ["starting", "alive", "ended"]
+    assert {event["name"] for event in events} == {"foreground-1"}
+    assert events[0]["process"] == events[1]["process"]
+    assert events[-1]["code"] == 7
+    assert "in the foreground\n" in out
 
 
 def test_a_killed_node_comes_back_and_all_stop_in_order(

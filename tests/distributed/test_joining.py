@@ -72,6 +72,15 @@ def test_a_join_out_of_range_is_refused(node_id: str, name: str, signature: byte
         Join(node_id, name, signature)
 
 
+def test_a_ticket_is_for_one_cluster() -> None:
+    tickets = JoinBook()
+    tickets.give_out(ONE, LATER, ANA.node_id, NOW, "shop")
+    for cluster in ("", "bank"):
+        with pytest.raises(AccessDenied, match="and means this cluster"):
+            tickets.consume(ONE, sign_join(NEW.seed, "shop@db2", ONE, cluster), NOW)
+    assert tickets.consume(ONE, sign_join(NEW.seed, "shop@db2", ONE, "shop"), NOW).node_id == NEW.node_id
+
+
 def test_tickets_are_bounded_and_make_room_when_they_expire() -> None:
     tickets = JoinBook()
     for n in range(limits.JOIN_TICKETS_MAX):

@@ -399,7 +399,8 @@ def test_a_slow_client_is_told_of_and_a_gone_one_too(run: Run) -> None:
                 while served.port.send(client, bytes(100_000)):
                     sent += 1
                     assert sent < 2_000
-            assert not served.port.send(b"\0nobody", b"x")
+            with pytest.raises(NotReachable, match="is gone"):
+                served.port.send(b"\0nobody", b"x")
             await served.check()
             served.port.close()
             served.port.close()

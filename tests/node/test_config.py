@@ -8,7 +8,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from aspen.errors import ConfigError
-from aspen.node.config import NodeConfig, check_settings, parse_setting, read_config
+from aspen.node.config import NodeConfig, check_settings, membership, parse_setting, read_config
 from aspen.trust import encode_node_id
 
 
@@ -40,6 +40,9 @@ def test_each_source_overrides_the_one_before() -> None:
         ('[node]\nroot = "nothing"', {}, {}, ["module:Class"]),
         ("[node]\nstrict_messages = 1", {}, {}, ["true or false"]),
         ("[apps]\nshop = 1", {}, {}, ["write [apps.shop]"]),
+        (None, {"ASPEN_LOGLEVEL": "debug"}, {}, ["$ASPEN_LOGLEVEL is no setting", "did you mean ASPEN_LOG_LEVEL?"]),
+        (None, {"ASPEN_NODES_NAME": "x"}, {}, ["did you mean ASPEN_NODE_NAME?", "ASPEN_CLUSTER_SEEDS"]),
+        (None, {"ASPEN_SHOP": "x"}, {}, ["There are: ASPEN_NODE_NAME, ", "and ASPEN_APPS_<APP>_<SETTING>"]),
         (None, {"ASPEN_NODE_NAM": "x"}, {}, ["$ASPEN_NODE_NAM", "did you mean 'name'?"]),
         (None, {"ASPEN_NODE_STRICT_MESSAGES": "yes"}, {}, ["true or false"]),
         (None, {}, {"log.levle": "info"}, ["the command line", "did you mean 'level'?"]),
@@ -101,3 +104,39 @@ def test_seeds_are_nodes_at_addresses() -> None:
             read_config(f'[cluster]\nseeds = ["{wrong}"]')
     with pytest.raises(ConfigError, match="up to 16"):
         read_config("[cluster]\nseeds = 5")
+
+
+KEYS = [encode_node_id(bytes(SigningKey(letter * 32).verify_key)) for letter in (b"1", b"2")]
+
+
+def test_a_node_that_has_joined_is_in_that_cluster_unless_told_otherwise() -> None:
+    text = membership("shop", [(KEYS[0], "tcp://10.0.0.1:4600"), (KEYS[1], "tcp://10.0.0.2:4600")])
+    joined = read_config().with_membership(text, "db.cluster")
+    assert joined.cluster == "shop"
+    assert joined.joined_seeds == ((KEYS[0], "tcp://10.0.0.1:4600"), (KEYS[1], "tcp://10.0.0.2:4600"))
+    assert joined.sources["cluster.name"] == "db.cluster"
+    told = read_config(f'[cluster]\nname = "shop"\nseeds = ["{KEYS[1]}@tcp://10.9.9.9:1"]')
+    both = told.with_membership(text, "db.cluster")
+    assert both.cluster_seeds == ((KEYS[1], "tcp://10.9.9.9:1"),)
+    assert set(both.as_dict()["cluster"]["seeds"]) == {f"{KEYS[0]}@tcp://10.0.0.1:4600", f"{KEYS[1]}@tcp://10.9.9.9:1"}
+    assert both.sources["cluster.name"] == "aspen.toml"
+    elsewhere = read_config('[cluster]\nname = "bank"')
+    assert elsewhere.with_membership(text, "db.cluster") == elsewhere
+
+
+def test_where_others_reach_a_node_is_an_address_that_one_can_connect_to() -> None:
+    config = read_config('[node]\nadvertise = "tcp://db1.example:0"\n[cluster]\nadvertise = "tcp://[fd00::1]:4600"')
+    assert (config.advertise, config.cluster_advertise) == ("tcp://db1.example:0", "tcp://[fd00::1]:4600")
+    for wrong, words in (
+        ("db1:4600", "write tcp://HOST:PORT"),
+        ("tcp://db1", "write tcp://HOST:PORT"),
+        ("tcp://db1:70000", "write tcp://HOST:PORT"),
+        ("tcp://x@db1:1", "write tcp://HOST:PORT"),
+        ("tcp://" + "a" * 200 + ":1", "write tcp://HOST:PORT"),
+        ("tcp://0.0.0.0:1", "nobody can connect to"),
+        ("tcp://[::]:1", "nobody can connect to"),
+        ("tcp://*:1", "nobody can connect to"),
+    ):
+        for section in ("node", "cluster"):
+            with pytest.raises(ConfigError, match=f"{section}.advertise is .*{words}"):
+                read_config(f'[{section}]\nadvertise = "{wrong}"')

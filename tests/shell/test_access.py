@@ -21,6 +21,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "top": {},
     "status": {"path": "/bank/ana"},
     "state": {"path": "/bank/ana"},
+    "size": {"path": "/bank/ana"},
     "crashes": {},
     "dead_letters": {},
     "restart": {"path": "/bank/ana"},
@@ -40,7 +41,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """Arguments with which each operation succeeds. A new operation needs a line here and in the next table."""
 
 OPERATOR_MAY = {
-    "info", "tree", "top", "status", "state", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
+    "info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "restart", "suspend", "resume", "kill",
     "trace", "nodes", "relay", "kv",
 }  # fmt: skip
 ADMIN_MAY = OPERATOR_MAY | {"eval", "complete", "stop", "ticket"}
@@ -50,7 +51,8 @@ MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: {"kv"}, JOE: JOI
 
 def test_the_tables_name_every_operation() -> None:
     assert set(EXAMPLES) == set(OPERATIONS) == ADMIN_MAY | JOINER_MAY
-    assert all(operation.role in (Role.ADMIN, Role.OPERATOR, Role.CLIENT, Role.JOINER) for operation in OPERATIONS.values())
+    roles = (Role.ADMIN, Role.OPERATOR, Role.CLIENT, Role.JOINER)
+    assert all(operation.role in roles for operation in OPERATIONS.values())
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
@@ -123,7 +125,7 @@ def test_bad_requests_are_answered_and_the_session_goes_on(
         (Request(1, ["info"], {}), 1, "usage", "no operation"),  # type: ignore[arg-type]
         (Request(1, "info", []), 1, "usage", "the arguments are a dict, not list"),  # type: ignore[arg-type]
         (Request(1, "info", {b"a": 1}), 1, "usage", "info takes no argument b'a'"),  # type: ignore[dict-item]
-        (Response(1, None), 0, "usage", "a client sends Request, Cancel and Frame, and this is a Response"),
+        (Response(1, None), 0, "usage", "a client sends Request, Cancel, Frame and Goodbye, and this is a Response"),
         (Event(1, "output", ""), 0, "usage", "this is a Event"),
         ("hello", 0, "usage", "this is a str"),
         (Cancel([1]), None, "", ""),  # type: ignore[arg-type]
@@ -196,6 +198,26 @@ def test_a_role_that_is_withdrawn_counts_for_the_next_request(shop: Any) -> None
             with pytest.raises(AccessDenied, match="needs the role admin, and this key has operator"):
                 await client.request("eval", code="1")
             assert await client.request("tree")
+
+    shop.run(main)
+
+
+def test_a_role_that_is_withdrawn_ends_what_is_in_progress_by_it(shop: Any) -> None:
+    async def main() -> None:
+        async with shop.client() as client:
+            asked = client.begin("eval", code="try: await asyncio.sleep(99)\nfinally: node._control.stops.append(1)")
+            watching = client.begin("trace", path="/bank/ana", seconds=99)
+            await asyncio.sleep(0.1)
+            shop.control.trusted[ADA.curve_public_z85] = shop.control.trusted[OLE.curve_public_z85]
+            with pytest.raises(AccessDenied, match="eval needs the role admin, and this key has operator now"):
+                async with asyncio.timeout(CONTROL_PING_S * 2):
+                    await asked.wait()
+            await asyncio.sleep(0.1)
+            assert shop.control.stops == [1]
+            shop.control.trusted[ADA.curve_public_z85] = shop.control.trusted[CLEO.curve_public_z85]
+            with pytest.raises(AccessDenied, match="trace needs the role operator, and this key has client now"):
+                async with asyncio.timeout(CONTROL_PING_S * 2):
+                    await watching.wait()
 
     shop.run(main)
 

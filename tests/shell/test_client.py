@@ -19,6 +19,8 @@ from aspen.wire import decode, encode
 class Scripted:
     """A channel whose other end is the test."""
 
+    tells_close = True
+
     def __init__(self) -> None:
         self.sent: list[Any] = []
         self.frames: deque[bytes] = deque()

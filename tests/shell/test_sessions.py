@@ -17,6 +17,7 @@ from aspen.limits import (
     CONTROL_LOST_S,
     CONTROL_PING_S,
     CONTROL_REQUEST_BYTES_MAX,
+    CONTROL_SWEEP_S,
     FRAME_BYTES_MAX,
 )
 from aspen.otp import kill, whereis
@@ -153,9 +154,62 @@ def test_more_clients_than_there_are_seats(shop: Any) -> None:
         with pytest.raises(Overloaded):
             await client.request("info")
         channels[0].close()
-        await asyncio.sleep(CONTROL_LOST_S + 2 * CONTROL_PING_S)
+        await asyncio.sleep(CONTROL_PING_S + 0.1)
         assert (await client.request("info"))["name"]
         client.close()
+
+    shop.run(main)
+
+
+def test_a_client_that_says_goodbye_has_no_seat_any_more(shop: Any) -> None:
+    async def main() -> None:
+        for _ in range(5 * CONTROL_CLIENTS_MAX):
+            async with shop.client() as client:
+                assert await client.request("info")
+        await asyncio.sleep(0.1)
+        assert await whereis(ControlServer, SERVER).clients() == 0
+        assert sessions(shop) == []
+        client = shop.client()
+        hanging = client.begin("eval", code="try: await asyncio.sleep(999)\nfinally: node._control.stops.append(1)")
+        await asyncio.sleep(0.1)
+        client.close()
+        await asyncio.sleep(0.1)
+        assert shop.control.stops == [1], "what it had in progress is cancelled"
+        with pytest.raises(NotReachable):
+            await hanging.wait()
+
+    shop.run(main)
+
+
+def test_clients_that_go_without_a_word_make_room_when_it_is_needed(shop: Any) -> None:
+    async def main() -> None:
+        for _ in range(3):
+            channels = [shop.channel() for _ in range(CONTROL_CLIENTS_MAX)]
+            for channel in channels:
+                await works(channel)
+            for channel in channels:
+                channel.lose("killed")
+            await asyncio.sleep(CONTROL_SWEEP_S)  # the latest look, when there was room for nobody
+        assert await whereis(ControlServer, SERVER).clients() == CONTROL_CLIENTS_MAX
+        await asyncio.sleep(CONTROL_PING_S + 0.1)
+        assert await whereis(ControlServer, SERVER).clients() == 0, "found out without need, too"
+        assert sessions(shop) == []
+        assert not shop.system.crashes
+
+    shop.run(main)
+
+
+def test_clients_that_are_there_keep_their_seats_however_many_ask(shop: Any) -> None:
+    async def main() -> None:
+        channels = [shop.channel() for _ in range(CONTROL_CLIENTS_MAX)]
+        for channel in channels:
+            await works(channel)
+        for _ in range(20):
+            late = shop.channel()
+            late.send(INFO)
+            assert (await answer(late)).kind == "overloaded"
+        for channel in channels:
+            await works(channel)
 
     shop.run(main)
 
@@ -172,7 +226,7 @@ def test_a_lost_client_ends_its_own_evaluations_and_nothing_else(shop: Any) -> N
             assert len(workers(shop)) == 2
             alive = set(shop.system.table)
             channel.lose("pulled cable")
-            await asyncio.sleep(CONTROL_LOST_S + 2 * CONTROL_PING_S)
+            await asyncio.sleep(CONTROL_PING_S + 0.1)
             assert shop.control.stops == [1]
             assert workers(shop) == [] and len(sessions(shop)) == 1
             assert len(alive - set(shop.system.table)) == 3

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,14 +17,14 @@ import uvloop
 from conftest import ADA, OLE, SERVER, Control, Root
 
 from aspen.actor import System
-from aspen.errors import NotReachable, RemoteFailure
+from aspen.errors import NotReachable, Overloaded, RemoteFailure
 from aspen.io import real_ports
 from aspen.io.keys import Identity
 from aspen.io.terminal import interrupted_by
 from aspen.io.watchdog import Watchdog
 from aspen.io.zmq_client import ControlClient
 from aspen.io.zmq_port import ZmqTransport
-from aspen.limits import CONTROL_REQUEST_BYTES_MAX
+from aspen.limits import CONTROL_CLIENTS_MAX, CONTROL_PING_S, CONTROL_REQUEST_BYTES_MAX, CONTROL_SWEEP_S
 from aspen.otp import child, kill, stop, whereis
 from aspen.otp.starting import start_in
 from aspen.shell import ControlServer, NodeClient, interrupts, line, session
@@ -83,6 +84,65 @@ def test_operations_and_evaluation(run: Run) -> None:
             printed: list[str] = []
             await ada.stream("eval", lambda kind, data: printed.append(data), code="for i in range(2000): print(i)")
             assert "".join(printed).split() == [str(i) for i in range(2000)]
+
+    run(main())
+
+
+def test_hundreds_of_short_clients_in_a_row(run: Run) -> None:
+    async def main() -> None:
+        async with node() as served:
+            for _ in range(300):
+                async with await served.connect() as client:
+                    assert (await client.request("info"))["name"] == "shop@db1"
+
+    run(main())
+
+
+OLD_CLIENT = """
+import asyncio, sys
+from aspen.io.zmq_client import ControlClient
+from aspen.shell.protocol import Request
+from aspen.wire import encode
+
+async def main(address, key, secret, count):
+    clients = [await ControlClient.connect(address, key, secret) for _ in range(int(count))]
+    for client in clients:
+        client.send(encode(Request(1, "eval", {"code": "1"})))
+    for client in clients:
+        await client.recv()
+    print("seated", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_the_seats_of_a_killed_process_are_free_at_once_for_who_needs_one(run: Run) -> None:
+    """It said no goodbye, as a client of an older version does not either."""
+
+    async def main() -> None:
+        async with node() as served:
+            words = [served.control.address, SERVER.curve_public_z85, ADA.curve_secret_z85, str(CONTROL_CLIENTS_MAX)]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", OLD_CLIENT, *words, stdout=asyncio.subprocess.PIPE
+            )
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"seated\n"
+            async with await served.connect() as late:
+                with pytest.raises(Overloaded, match="64 clients are attached"):
+                    await late.request("info")
+            process.kill()
+            await process.wait()
+            end = asyncio.get_running_loop().time() + CONTROL_PING_S
+            while True:  # Its connections break within a moment, and the port looks every CONTROL_SWEEP_S.
+                assert asyncio.get_running_loop().time() < end
+                try:
+                    async with await served.connect() as client:
+                        assert (await client.request("info"))["name"]
+                    break
+                except Overloaded:
+                    await asyncio.sleep(CONTROL_SWEEP_S / 5)
+            assert await whereis(ControlServer, SERVER_NAME).clients() <= 1
 
     run(main())
 
