@@ -275,7 +275,10 @@ class LeaseActor(Actor):
         """All that came before the tick is counted: ends what has run out."""
         self._judging = False
         lessor = self._lessor
-        if not lessor.leading or self._proposal is not None:
+        if not lessor.leading:
+            return
+        if self._proposal is not None:
+            lessor.pulse(self._boot_ns())
             return
         due = lessor.tick(self._boot_ns())
         commands = []

@@ -133,12 +133,15 @@ def check_revisions(sim: Simulation, machine: Any) -> None:
     """The keys of a lease go at one revision, and what was put again without it stays."""
     gone: dict[bytes, set[int]] = {}
     start = 2
-    while found := machine.events(Keyspace.USER, start):
+    while found := machine.events(Keyspace.USER, start, prev_kv=True):
         for revision, events in found:
             for event in events:
                 owner, _, place = event.kv.key.partition(b"/")
                 if event.is_delete:
-                    sim.check(owner != b"kept", "lease.detached", f"{event.kv.key!r} was deleted with its old lease")
+                    if owner == b"kept":
+                        mine = event.prev_kv is not None and event.prev_kv.value == b"mine"
+                        sim.check(not mine, "lease.detached", f"{event.kv.key!r} was deleted with its old lease")
+                        continue
                     gone.setdefault(owner, set()).add(revision)
         start = found[-1][0] + 1
     for owner, revisions in gone.items():

@@ -10,7 +10,6 @@ from aspen.errors import LeaseExists, LeaseNotFound
 from aspen.kv import Kv
 from aspen.kv.types import LeaseStatus
 from aspen.limits import LEASE_DRIFT, LEASE_TICK_S
-from tests.kv.lease_bugs import planted
 from tests.kv.lease_campaign import leases
 from tests.kv.stores import Stores, run
 
@@ -159,11 +158,6 @@ async def keep_alive_of_a_leader_that_slept(stores: Stores) -> tuple[bool, int]:
 
 def test_a_leader_that_slept_keeps_nothing_alive() -> None:
     assert run(keep_alive_of_a_leader_that_slept, 3) == (True, 0)
-
-
-def test_without_a_quorum_it_would() -> None:
-    with planted("no_quorum"):
-        assert run(keep_alive_of_a_leader_that_slept, 3) == (True, 4)
 
 
 @pytest.mark.parametrize(
