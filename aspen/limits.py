@@ -884,6 +884,9 @@ LEASE_REVOKE_S = 2.0
 LEASE_READY_S = 5.0
 """How long a client waits for a cluster that has just begun to come to the version that has leases."""
 
+LEASE_LOOKED_AT_MAX = 2_000
+"""Leases that the leader looks at, or takes over, in one step: others of its loop come between two."""
+
 LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
 

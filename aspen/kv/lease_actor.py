@@ -97,12 +97,14 @@ class LeaseActor(Actor):
         self._propose_beginning()
 
     @cast
-    def lead(self, term: int, leases: list[tuple[int, int, int, int]]) -> None:
-        """The state as of the empty checkpoint: time counts from now on."""
-        if term == self._term:
-            self._lessor.lead(self._boot_ns(), [LeaseRecord(*lease) for lease in leases])
-            self._beginning = False
-            self._proposal = None
+    def lead(self, term: int, leases: list[tuple[int, int, int, int]], is_first: bool) -> None:
+        """The state as of the empty checkpoint, or a part of it: time counts from now on."""
+        if term != self._term:
+            return
+        take = self._lessor.lead if is_first else self._lessor.take_over
+        take(self._boot_ns(), [LeaseRecord(*lease) for lease in leases])
+        self._beginning = False
+        self._proposal = None
 
     @cast
     def step_down(self) -> None:
@@ -130,6 +132,8 @@ class LeaseActor(Actor):
             for asked in held:
                 self._answer_if_clear(asked, {})
         self._propose_clearing()
+        if self._proposal is None and any(change[0] == PASSED for change in changes):
+            self._me.judge()
 
     @cast
     def reached(self, number: int, keys: dict[int, list[bytes]]) -> None:
@@ -289,7 +293,9 @@ class LeaseActor(Actor):
             left = tuple((id, lessor.grant_index(id), left_s) for id, left_s in due.checkpoints)
             commands.append(encode_command(LeaseCheckpoint(self._term, left)))
         if commands:
-            self._propose(commands, due.expire)
+            self._propose(commands, due.expire)  # What is left over waits until that is applied.
+        elif due.more:
+            self._me.judge()
 
     # -- what it proposes ---------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from aspen.limits import (
     LEASE_CHECKPOINT_EVERY_S,
     LEASE_DRIFT,
     LEASE_DUE_MAX,
+    LEASE_LOOKED_AT_MAX,
     LEASE_PROPOSE_AGAIN_S,
     LEASE_TICK_GAP_S,
 )
@@ -58,6 +59,8 @@ class Due(NamedTuple):
     """Leases that have run out. Carries the proposer's term, and is void in another."""
     checkpoints: tuple[tuple[int, int], ...]
     """(lease, seconds left)."""
+    more: bool = False
+    """Whether others are to be looked at: tick again soon, at the same time or a later one."""
 
 
 class _Lease:
@@ -107,13 +110,18 @@ class Lessor:
         self._heap.clear()
         self._leading = True
         self._last_ns, self._lost_ns = now_ns, 0
+        self.take_over(now_ns, leases)
+
+    def take_over(self, now_ns: int, leases: Iterable[LeaseRecord]) -> None:
+        """More of the applied state, when `lead` was not given all of it."""
+        if not self._leading:
+            return
         for record in leases:
             lease = self._leases[record.lease] = _Lease(record.ttl_s * _SECOND_NS, record.granted)
             if record.remaining_s:
                 self._checkpointed.add(record.lease)
             self._extend(lease, record.remaining_s * _SECOND_NS or lease.ttl_ns, now_ns)
-            self._heap.append((lease.queued_ns, record.lease))
-        heapify(self._heap)
+            heappush(self._heap, (lease.queued_ns, record.lease))
 
     def step_down(self) -> None:
         """Keeps time no more: nothing is due until it leads again."""
@@ -201,7 +209,8 @@ class Lessor:
                 self._push(lease_id, lease)
 
     def tick(self, now_ns: int) -> Due:
-        """What is due at `now_ns`; at most LEASE_DUE_MAX of each, the rest at the next tick.
+        """What is due at `now_ns`; of LEASE_LOOKED_AT_MAX leases, and at most LEASE_DUE_MAX of each kind: the rest at
+        the next tick.
 
         Call it at least every LEASE_TICK_GAP_S: what is longer counts as time in which this process stood still.
         """
@@ -212,7 +221,15 @@ class Lessor:
         expire: list[int] = []
         checkpoints: list[tuple[int, int]] = []
         heap, again = self._heap, []
-        while heap and heap[0][0] <= judged_ns and len(expire) < LEASE_DUE_MAX and len(checkpoints) < LEASE_DUE_MAX:
+        looked_at = 0
+        while (
+            heap
+            and heap[0][0] <= judged_ns
+            and looked_at < LEASE_LOOKED_AT_MAX
+            and len(expire) < LEASE_DUE_MAX
+            and len(checkpoints) < LEASE_DUE_MAX
+        ):
+            looked_at += 1
             queued_ns, lease_id = heappop(heap)
             lease = self._leases.get(lease_id)
             if lease is None or lease.queued_ns != queued_ns:
@@ -229,9 +246,10 @@ class Lessor:
                     lease.checkpoint_ns = judged_ns + self._checkpoint_ns
                 lease.queued_ns = _next(lease)
             again.append((lease.queued_ns, lease_id))
+        more = bool(heap) and heap[0][0] <= judged_ns
         for entry in again:
             heappush(heap, entry)
-        return Due(tuple(expire), tuple(checkpoints))
+        return Due(tuple(expire), tuple(checkpoints), more)
 
     def pulse(self, now_ns: int) -> None:
         """This process runs, though nothing is to be judged now: instead of a `tick`."""

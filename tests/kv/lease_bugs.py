@@ -140,13 +140,23 @@ BUGS: dict[str, Plant] = {
 }
 
 
+_before: list[tuple[Any, str, Any]] = []
+
+
+def restore() -> None:
+    """Takes out what is planted. A run that fails is left where it is, and does not get to that."""
+    while _before:
+        where, name, what = _before.pop()
+        setattr(where, name, what)
+
+
 @contextmanager
 def planted(bug: str) -> Iterator[None]:
-    """Has a bug planted, if one is named."""
-    before: list[tuple[Any, str, Any]] = []
+    """Has a bug planted, if one is named, and nothing else."""
+    restore()
 
     def plant(where: Any, name: str, what: Any) -> None:
-        before.append((where, name, getattr(where, name)))
+        _before.append((where, name, getattr(where, name)))
         setattr(where, name, what)
 
     try:
@@ -154,5 +164,4 @@ def planted(bug: str) -> Iterator[None]:
             BUGS[bug](plant)
         yield
     finally:
-        for where, name, what in reversed(before):
-            setattr(where, name, what)
+        restore()

@@ -136,7 +136,7 @@ def check_revisions(sim: Simulation, machine: Any) -> None:
     while found := machine.events(Keyspace.USER, start, prev_kv=True):
         for revision, events in found:
             for event in events:
-                owner, _, place = event.kv.key.partition(b"/")
+                owner = event.kv.key.partition(b"/")[0]
                 if event.is_delete:
                     if owner == b"kept":
                         mine = event.prev_kv is not None and event.prev_kv.value == b"mine"

@@ -66,7 +66,8 @@ class TheMachine(Actor):
 
     @cast
     def begin_leases(self, term: int, index: int) -> None:
-        self.actor.lead(term, [(7, 10, 0, 50), (8, 1000, 400, 51)])
+        self.actor.lead(term, [(7, 10, 0, 50)], True)
+        self.actor.lead(term, [(8, 1000, 400, 51)], False)
 
     @cast
     def reach_leases(self, number: int, index: int, ids: tuple[int, ...]) -> None:
