@@ -10,7 +10,6 @@ from typing import Final
 
 from aspen.traits import RandomStream
 
-
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", 0)
 """Of Linux; elsewhere there is none."""
 

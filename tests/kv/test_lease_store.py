@@ -168,7 +168,7 @@ def test_a_leader_that_slept_keeps_nothing_alive() -> None:
     ("bug", "invariant"),
     [
         ("no_drift", "early"),
-        ("counts_from_the_answer", "early"),
+        ("never_looked_at", "ended"),
         ("kept_on_its_way_out", "early"),
         ("keys_one_by_one", "one_revision"),
     ],
