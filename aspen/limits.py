@@ -881,8 +881,8 @@ LEASE_BEATS = 3
 LEASE_REVOKE_S = 2.0
 """How long a client that leaves tries to revoke its lease, which ends by itself if that fails."""
 
-LEASE_READY_S = 5.0
-"""How long a client waits for a cluster that has just begun to come to the version that has leases."""
+LEASE_READY_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long a client waits, each time, for a cluster that has just begun to come to the version that has leases."""
 
 LEASE_LOOKED_AT_MAX = 2_000
 """Leases that the leader looks at, or takes over, in one step: others of its loop come between two."""

@@ -1,7 +1,7 @@
 """The key-value store: etcd's semantics, replicated, exactly once.
 
     types           requests, results, error codes
-    codec           commands and results as bytes
+    codec           commands and results as bytes; `lease_codec` those about leases; `failures` what errors say
     machine         `Machine`: applies log entries; reads
       keyspace      one keyspace: its revision, its keys with all their versions
       transactions  checks, comparisons and operations of a transaction
