@@ -630,6 +630,15 @@ REPLICATION_INVITE_EVERY_S = 0.5
 REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 """A learner that is further behind is not promoted."""
 
+REPLICATION_LACKING_EVERY_S = 1.0
+"""How often a member whose machine has lost its state asks the leader for a snapshot."""
+
+REPLICATION_UNFIT_ELECTIONS = 4
+"""Election timeouts that it leaves to others, before it stands itself: its log may be the only one that can win."""
+
+REPLICATION_UNFIT_LEADER_S = 1.5
+"""How long one leads all the same, until it has heard who else lacks a snapshot, and hands over."""
+
 REPLICATION_WRITE_BYTES_MAX = 4 * 1024 * 1024
 REPLICATION_WRITE_ENTRIES_MAX = 4_096
 """What makes a journal write large enough: what comes after goes into another."""
@@ -639,6 +648,7 @@ REPLICATION_REMOVED_STOP_S = 1.0
 
 REPLICATION_CALL_S = 10.0
 """Deadline of a change of the members."""
+
 # -- the store's state machine ----------------------------------------------------------------
 
 KV_KEY_BYTES_MAX = 32 * 1024
@@ -871,8 +881,11 @@ LEASE_BEATS = 3
 LEASE_REVOKE_S = 2.0
 """How long a client that leaves tries to revoke its lease, which ends by itself if that fails."""
 
-LEASE_READY_S = 5.0
-"""How long a client waits for a cluster that has just begun to come to the version that has leases."""
+LEASE_READY_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long a client waits, each time, for a cluster that has just begun to come to the version that has leases."""
+
+LEASE_LOOKED_AT_MAX = 2_000
+"""Leases that the leader looks at, or takes over, in one step: others of its loop come between two."""
 
 LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
@@ -1140,6 +1153,7 @@ _check(
     REPLICATION_CHUNK_BYTES_MAX * REPLICATION_SNAPSHOT_WINDOW * REPLICATION_SNAPSHOT_MEMBERS_MAX < LINK_QUEUE_BYTES_MAX,
     "snapshots leave room for others",
 )
+_check(REPLICATION_LACKING_EVERY_S < REPLICATION_UNFIT_LEADER_S, "who lacks a snapshot has said so by then")
 _check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
 _check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
 _check(

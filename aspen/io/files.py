@@ -44,6 +44,8 @@ def replace_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None
+
+
 def read_bytes(path: Path, size_bytes_max: int) -> bytes:
     """All of a file.
 

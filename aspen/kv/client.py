@@ -71,12 +71,11 @@ from aspen.kv.watch import Watch
 from aspen.kv.watch_client import WatchClient
 from aspen.kv.watching import Options
 from aspen.limits import (
-    KV_CLIENT_BACKOFF_MAX_S,
     KV_CLIENT_SESSIONS_TRIED_MAX,
     KV_CLIENT_TIMEOUT_S,
     KV_PAGE_KEYS,
     KV_TRANSACTION_TRIES_MAX,
-    LEASE_READY_S,
+    LEASE_READY_PAUSES_S,
 )
 
 Consistency: TypeAlias = Literal["linearizable", "serializable"]
@@ -356,14 +355,12 @@ class Kv(Recipes):
             CallTimeout: no answer in time; not executed.
             Unknown: it may have been executed. Such a lease ends by itself.
         """
-        ready_s = self._loop.time() + min(LEASE_READY_S, self._timeout_s if timeout is None else timeout)
-        while True:
+        for pause_s in LEASE_READY_PAUSES_S:
             try:
                 return cast(GrantResult, await self._write(LeaseGrant(ttl, id), timeout))
             except Unsupported:  # A cluster that has just begun comes to its version in a moment.
-                if self._loop.time() >= ready_s:
-                    raise
-            await asyncio.sleep(KV_CLIENT_BACKOFF_MAX_S / 10)
+                await asyncio.sleep(pause_s)
+        return cast(GrantResult, await self._write(LeaseGrant(ttl, id), timeout))
 
     async def revoke(self, id: int, *, timeout: float | None = None) -> DeleteResult:
         """Ends a lease, and deletes its keys at one revision. Raises LeaseNotFound, and as `put`."""

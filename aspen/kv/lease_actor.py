@@ -61,7 +61,7 @@ class LeaseActor(Actor):
         self._options, self._peer, self._machine = options, peer, machine
         self._me: Any = self.ctx.ref
         self._boot_ns: Callable[[], int] = self._process.system.ports.clock.boot_ns
-        self._lessor = Lessor()
+        self._lessor = Lessor(options.lease_checkpoint_s)
         self._term = 0
         """0: it leads in none."""
         self._judging = False
@@ -97,12 +97,14 @@ class LeaseActor(Actor):
         self._propose_beginning()
 
     @cast
-    def lead(self, term: int, leases: list[tuple[int, int, int, int]]) -> None:
-        """The state as of the empty checkpoint: time counts from now on."""
-        if term == self._term:
-            self._lessor.lead(self._boot_ns(), [LeaseRecord(*lease) for lease in leases])
-            self._beginning = False
-            self._proposal = None
+    def lead(self, term: int, leases: list[tuple[int, int, int, int]], is_first: bool) -> None:
+        """The state as of the empty checkpoint, or a part of it: time counts from now on."""
+        if term != self._term:
+            return
+        take = self._lessor.lead if is_first else self._lessor.take_over
+        take(self._boot_ns(), [LeaseRecord(*lease) for lease in leases])
+        self._beginning = False
+        self._proposal = None
 
     @cast
     def step_down(self) -> None:
@@ -130,6 +132,8 @@ class LeaseActor(Actor):
             for asked in held:
                 self._answer_if_clear(asked, {})
         self._propose_clearing()
+        if self._proposal is None and any(change[0] == PASSED for change in changes):
+            self._me.judge()
 
     @cast
     def reached(self, number: int, keys: dict[int, list[bytes]]) -> None:
@@ -275,7 +279,10 @@ class LeaseActor(Actor):
         """All that came before the tick is counted: ends what has run out."""
         self._judging = False
         lessor = self._lessor
-        if not lessor.leading or self._proposal is not None:
+        if not lessor.leading:
+            return
+        if self._proposal is not None:
+            lessor.pulse(self._boot_ns())
             return
         due = lessor.tick(self._boot_ns())
         commands = []
@@ -286,7 +293,9 @@ class LeaseActor(Actor):
             left = tuple((id, lessor.grant_index(id), left_s) for id, left_s in due.checkpoints)
             commands.append(encode_command(LeaseCheckpoint(self._term, left)))
         if commands:
-            self._propose(commands, due.expire)
+            self._propose(commands, due.expire)  # What is left over waits until that is applied.
+        elif due.more:
+            self._me.judge()
 
     # -- what it proposes ---------------------------------------------------------------------------------------------
 

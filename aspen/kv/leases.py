@@ -27,6 +27,7 @@ from aspen.kv.types import (
     LeaseExpire,
     LeaseGrant,
     LeaseRevoke,
+    Request,
 )
 from aspen.kv.write_behind import WriteBehind
 from aspen.limits import LEASE_TTL_MAX_S, LEASE_TTL_MIN_S, LEASES_MAX
@@ -134,6 +135,27 @@ class Leases:
     def _changed(self, what: str, id: int, first: int = 0, second: int = 0) -> None:
         if self._changes is not None:
             self._changes.append((what, id, first, second))
+
+    def perform(
+        self,
+        keyspaces: dict[int, Keyspace],
+        keyspace: Keyspace,
+        request: Request,
+        seed: bytes,
+        index: int,
+        term: int,
+        place: int,
+    ) -> GrantResult | DeleteResult | Done:
+        """Executes a command, at that `place` of an entry; `seed` is the same on every member. Raises KvError."""
+        if isinstance(request, LeaseGrant):
+            return self.grant(keyspace.id, request, seed, index, place)
+        if isinstance(request, LeaseRevoke):
+            return self.revoke(keyspace, request)
+        if isinstance(request, LeaseExpire):
+            return self.expire(keyspaces, request, index, term)
+        if isinstance(request, LeaseCheckpoint):
+            return self.checkpoint(request, index, term)
+        raise make_error(ErrorCode.BAD_COMMAND)
 
     # -- commands ---------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from aspen.kv.codec import make_error
 from aspen.kv.machine import Machine
 from aspen.kv.proposing import Handle
 from aspen.kv.types import ErrorCode
+from aspen.limits import LEASE_LOOKED_AT_MAX
 
 LEASES_SINCE_VERSION = 2
 """Of the cluster."""
@@ -79,8 +80,9 @@ class Leasing:
         if self._begin_at is not None and applied >= self._begin_at:
             self._begin_at = None
             machine.leases.follow()
-            leases = machine.leases.all().items()
-            actor.lead(self._term, [(id, lease.ttl_s, lease.remaining_s, lease.granted) for id, lease in leases])
+            leases = [(id, lease.ttl_s, lease.remaining_s, lease.granted) for id, lease in machine.leases.all().items()]
+            for start in range(0, max(1, len(leases)), LEASE_LOOKED_AT_MAX):
+                actor.lead(self._term, leases[start : start + LEASE_LOOKED_AT_MAX], start == 0)
         if self._reaching:
             waiting, self._reaching = self._reaching, []
             for index, number, ids in waiting:

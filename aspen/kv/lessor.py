@@ -29,12 +29,12 @@ from aspen.limits import (
     LEASE_CHECKPOINT_EVERY_S,
     LEASE_DRIFT,
     LEASE_DUE_MAX,
+    LEASE_LOOKED_AT_MAX,
     LEASE_PROPOSE_AGAIN_S,
     LEASE_TICK_GAP_S,
 )
 
 _SECOND_NS: Final = 1_000_000_000
-_CHECKPOINT_NS: Final = round(LEASE_CHECKPOINT_EVERY_S * 1e9)
 _GAP_NS: Final = round(LEASE_TICK_GAP_S * 1e9)
 _AGAIN_NS: Final = round(LEASE_PROPOSE_AGAIN_S * 1e9)
 _OLD_ENTRIES: Final = 64
@@ -59,6 +59,8 @@ class Due(NamedTuple):
     """Leases that have run out. Carries the proposer's term, and is void in another."""
     checkpoints: tuple[tuple[int, int], ...]
     """(lease, seconds left)."""
+    more: bool = False
+    """Whether others are to be looked at: tick again soon, at the same time or a later one."""
 
 
 class _Lease:
@@ -79,9 +81,11 @@ class _Lease:
 class Lessor:
     """See the module. All times are of one clock that counts suspension, in nanoseconds."""
 
-    __slots__ = ("_checkpointed", "_heap", "_last_ns", "_leading", "_leases", "_lost_ns")
+    __slots__ = ("_checkpoint_ns", "_checkpointed", "_heap", "_last_ns", "_leading", "_leases", "_lost_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint_s: float = LEASE_CHECKPOINT_EVERY_S) -> None:
+        """`checkpoint_s`: how often what is left of a lease with a longer TTL is written to the log."""
+        self._checkpoint_ns = round(checkpoint_s * 1e9)
         self._leases: dict[int, _Lease] = {}
         self._heap: list[tuple[int, int]] = []
         """(queued_ns, lease): one live entry for each lease; entries that a lease does not know as its own are old."""
@@ -106,13 +110,18 @@ class Lessor:
         self._heap.clear()
         self._leading = True
         self._last_ns, self._lost_ns = now_ns, 0
+        self.take_over(now_ns, leases)
+
+    def take_over(self, now_ns: int, leases: Iterable[LeaseRecord]) -> None:
+        """More of the applied state, when `lead` was not given all of it."""
+        if not self._leading:
+            return
         for record in leases:
             lease = self._leases[record.lease] = _Lease(record.ttl_s * _SECOND_NS, record.granted)
             if record.remaining_s:
                 self._checkpointed.add(record.lease)
             self._extend(lease, record.remaining_s * _SECOND_NS or lease.ttl_ns, now_ns)
-            self._heap.append((lease.queued_ns, record.lease))
-        heapify(self._heap)
+            heappush(self._heap, (lease.queued_ns, record.lease))
 
     def step_down(self) -> None:
         """Keeps time no more: nothing is due until it leads again."""
@@ -200,23 +209,27 @@ class Lessor:
                 self._push(lease_id, lease)
 
     def tick(self, now_ns: int) -> Due:
-        """What is due at `now_ns`; at most LEASE_DUE_MAX of each, the rest at the next tick.
+        """What is due at `now_ns`; of LEASE_LOOKED_AT_MAX leases, and at most LEASE_DUE_MAX of each kind: the rest at
+        the next tick.
 
         Call it at least every LEASE_TICK_GAP_S: what is longer counts as time in which this process stood still.
         """
         if not self._leading:
             return Due((), ())
-        if now_ns < self._last_ns:
-            raise InvariantBroken(f"the clock of leases went back by {self._last_ns - now_ns} ns")
-        gap_ns = now_ns - self._last_ns
-        if gap_ns > _GAP_NS:
-            self._lost_ns += gap_ns
-        self._last_ns = now_ns
+        self.pulse(now_ns)
         judged_ns = self._judged(now_ns)
         expire: list[int] = []
         checkpoints: list[tuple[int, int]] = []
         heap, again = self._heap, []
-        while heap and heap[0][0] <= judged_ns and len(expire) < LEASE_DUE_MAX and len(checkpoints) < LEASE_DUE_MAX:
+        looked_at = 0
+        while (
+            heap
+            and heap[0][0] <= judged_ns
+            and looked_at < LEASE_LOOKED_AT_MAX
+            and len(expire) < LEASE_DUE_MAX
+            and len(checkpoints) < LEASE_DUE_MAX
+        ):
+            looked_at += 1
             queued_ns, lease_id = heappop(heap)
             lease = self._leases.get(lease_id)
             if lease is None or lease.queued_ns != queued_ns:
@@ -230,12 +243,22 @@ class Lessor:
                     left_ns = lease.deadline_ns - judged_ns - _drift(lease.ttl_ns)
                     checkpoints.append((lease_id, max(1, -(-left_ns // _SECOND_NS))))
                     self._checkpointed.add(lease_id)
-                    lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS
+                    lease.checkpoint_ns = judged_ns + self._checkpoint_ns
                 lease.queued_ns = _next(lease)
             again.append((lease.queued_ns, lease_id))
+        more = bool(heap) and heap[0][0] <= judged_ns
         for entry in again:
             heappush(heap, entry)
-        return Due(tuple(expire), tuple(checkpoints))
+        return Due(tuple(expire), tuple(checkpoints), more)
+
+    def pulse(self, now_ns: int) -> None:
+        """This process runs, though nothing is to be judged now: instead of a `tick`."""
+        if now_ns < self._last_ns:
+            raise InvariantBroken(f"the clock of leases went back by {self._last_ns - now_ns} ns")
+        gap_ns = now_ns - self._last_ns
+        if gap_ns > _GAP_NS:
+            self._lost_ns += gap_ns
+        self._last_ns = now_ns
 
     def _judged(self, now_ns: int) -> int:
         return now_ns - self._lost_ns
@@ -244,7 +267,7 @@ class Lessor:
         """The heap is left alone: the entry there comes up early, and is put back."""
         judged_ns = self._judged(now_ns)
         lease.deadline_ns = judged_ns + left_ns + _drift(lease.ttl_ns)
-        lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS if lease.ttl_ns > _CHECKPOINT_NS else 0
+        lease.checkpoint_ns = judged_ns + self._checkpoint_ns if lease.ttl_ns > self._checkpoint_ns else 0
         if not lease.queued_ns:
             lease.queued_ns = _next(lease)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple
+from typing import Final
 
 from aspen.errors import BadFrame, ClusterVersionTooNew, InvariantBroken, KvError, StorageCorrupt, UsageError
 from aspen.kv import transactions
@@ -42,6 +42,7 @@ from aspen.kv.events import read_events
 from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import META, TABLES
 from aspen.kv.leases import Leases
+from aspen.kv.numbers import KeyspaceStatus, Status
 from aspen.kv.ranges import check_key, check_range, read_in_steps, read_range
 from aspen.kv.sessions import Session, Sessions
 from aspen.kv.transactions import Choosing, Writing
@@ -58,8 +59,6 @@ from aspen.kv.types import (
     Event,
     GrantResult,
     Kind,
-    LeaseCheckpoint,
-    LeaseExpire,
     LeaseGrant,
     LeaseRevoke,
     PutRequest,
@@ -113,34 +112,6 @@ _ONCE: Final = (Kind.LEASE_GRANT, Kind.LEASE_REVOKE)
 """Kinds beyond those on keys that are executed once: a session keeps their results."""
 
 
-class KeyspaceStatus(NamedTuple):
-    """One keyspace in numbers."""
-
-    revision: int
-    compact_revision: int
-    is_scrubbed: bool
-    """Whether what was compacted is out of the storage."""
-    size_bytes: int
-    """Of keys, values and their history, as stored by this member; members differ while they compact."""
-    quota_bytes: int
-    alarms: tuple[int, ...]
-
-
-class Status(NamedTuple):
-    """The machine in numbers."""
-
-    applied: tuple[int, int]
-    visible: tuple[int, int]
-    synced: tuple[int, int]
-    cluster_version: int
-    sessions: int
-    leases: int
-    running_hash: bytes
-    """Of all entries applied and their results: the same on every member at the same `applied`."""
-    keyspaces: dict[int, KeyspaceStatus]
-    unflushed_rows: int
-
-
 class Machine:
     """See the module."""
 
@@ -165,10 +136,15 @@ class Machine:
         """Whether the state has changed otherwise than by an entry."""
         if tables.get(META, RESTORING_KEY) is not None:
             raise StorageCorrupt("a restore into this store was not finished; finish it, or remove the store")
-        state = tables.get(META, STATE_KEY)
-        next_session = 1 if state is None else self._recover(state)
-        self._sessions = Sessions(tables, next_session)
-        self.leases = leases = Leases(tables)
+        # A commit that a crash has left may not be on the device yet; from now on it counts as synced.
+        storage.sync()
+        try:
+            state = tables.get(META, STATE_KEY)
+            next_session = 1 if state is None else self._recover(state)
+            self._sessions = Sessions(tables, next_session)
+            self.leases = leases = Leases(tables)
+        except (struct_error, LookupError, ValueError, ArithmeticError) as error:
+            raise StorageCorrupt(f"the stored state makes no sense ({error!r}); rebuild it from elsewhere") from error
         for keyspace in self._keyspaces.values():
             keyspace.leases = leases
         self._at = (0, 0, 0)
@@ -217,6 +193,7 @@ class Machine:
         """
         self._check_whole()
         tables = self._tables
+        tables.check_free()
         if not self._dirty and self._applied == self._frozen and not tables.unfrozen():
             return None
         self._dirty = False
@@ -369,18 +346,9 @@ class Machine:
         raise make_error(ErrorCode.BAD_COMMAND)
 
     def _lease(self, keyspace: Keyspace, request: Request) -> GrantResult | DeleteResult | Done:
-        leases, (index, term, place) = self.leases, self._at
         if self._cluster_version < _SINCE[Kind.LEASE_GRANT]:
             raise make_error(ErrorCode.UNSUPPORTED, self._cluster_version)
-        if isinstance(request, LeaseGrant):
-            return leases.grant(keyspace.id, request, self._hash, index, place)
-        if isinstance(request, LeaseRevoke):
-            return leases.revoke(keyspace, request)
-        if isinstance(request, LeaseExpire):
-            return leases.expire(self._keyspaces, request, index, term)
-        if isinstance(request, LeaseCheckpoint):
-            return leases.checkpoint(request, index, term)
-        raise make_error(ErrorCode.BAD_COMMAND)
+        return self.leases.perform(self._keyspaces, keyspace, request, self._hash, *self._at)
 
     def _transact(self, keyspace: Keyspace, request: TxnRequest) -> TxnResult:
         transactions.check_shape(request)

@@ -34,6 +34,7 @@ class StoreOptions:
     """A session that nobody used for so long is closed."""
     tick_s: float = limits.KV_TICK_S
     lease_tick_s: float = limits.LEASE_TICK_S
+    lease_checkpoint_s: float = limits.LEASE_CHECKPOINT_EVERY_S
 
     @property
     def map_bytes(self) -> int:

@@ -161,7 +161,7 @@ class Choosing:
         self._tables = tables
 
     def choose(self, request: TxnRequest) -> Way:
-        """The way that a transaction takes, and those on it. Raises TransactionTooOld."""
+        """The way that a transaction takes, and those on it. Raises TransactionTooOld or FutureRevision."""
         for compare in request.compares:
             if compare.target is CompareTarget.UNMODIFIED:
                 self._check_window(compare)
@@ -174,6 +174,9 @@ class Choosing:
         oldest = max(keyspace.compact_revision, keyspace.revision - KV_CONFLICT_WINDOW_REVISIONS)
         if int(compare.operand) < oldest:
             raise make_error(ErrorCode.TRANSACTION_TOO_OLD, oldest)
+        if int(compare.operand) > keyspace.revision:
+            # Nobody can have read there: as if it held, a guard from another history would pass.
+            raise make_error(ErrorCode.FUTURE_REVISION, keyspace.revision)
 
     def _holds(self, compare: Compare) -> bool:
         if compare.target is CompareTarget.UNMODIFIED:

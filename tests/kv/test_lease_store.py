@@ -10,6 +10,8 @@ from aspen.errors import LeaseExists, LeaseNotFound
 from aspen.kv import Kv
 from aspen.kv.types import LeaseStatus
 from aspen.limits import LEASE_DRIFT, LEASE_TICK_S
+from tests.kv.lease_bugs import restore
+from tests.kv.lease_campaign import leases
 from tests.kv.stores import Stores, run
 
 ELECTION_S = 4.0
@@ -28,9 +30,12 @@ async def wait_gone(kv: Kv, key: bytes, timeout_s: float) -> float:
 
 async def led(stores: Stores) -> str:
     """Waits for a leader."""
-    while (leader := stores.leader()) is None:
+    for _ in range(100):
+        leader = stores.leader()
+        if leader is not None:
+            return leader
         await asyncio.sleep(0.1)
-    return leader
+    raise AssertionError("nobody leads")
 
 
 def test_a_lease_is_granted_told_of_and_revoked() -> None:
@@ -140,3 +145,41 @@ def test_leases_end_though_the_leader_changes_again_and_again() -> None:
         assert took > 2
 
     run(scenario, 3)
+
+
+async def keep_alive_of_a_leader_that_slept(stores: Stores) -> tuple[bool, int]:
+    """Whether the lease had ended by then, and what a deposed leader says to a keep-alive when it wakes."""
+    leader = await led(stores)
+    lease = await stores.on(leader, lambda kv: kv.grant(4))
+    stores.cluster.node(leader).pause()
+    other = next(name for name in stores.cluster.nodes if name != leader)
+    await asyncio.sleep(4 * (1 + LEASE_DRIFT) + ELECTION_S)
+    gone = lease.id not in await stores.on(other, lambda kv: kv.leases())
+    kept = asyncio.ensure_future(stores.on(leader, lambda kv: kv.keep_alive(lease.id)))
+    stores.cluster.node(leader).unpause()
+    return gone, await kept
+
+
+def test_a_leader_that_slept_keeps_nothing_alive() -> None:
+    assert run(keep_alive_of_a_leader_that_slept, 3) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("bug", "invariant"),
+    [
+        ("no_drift", "early"),
+        ("never_looked_at", "ended"),
+        ("kept_on_its_way_out", "early"),
+        ("keys_one_by_one", "one_revision"),
+    ],
+)
+def test_the_campaign_finds_a_planted_bug_at_its_first_seed(bug: str, invariant: str) -> None:
+    try:
+        result = leases.with_options(bug=bug).run(0)
+    finally:
+        restore()
+    assert f"lease.{invariant}" in str(result.signature)
+
+
+def test_the_campaign_finds_nothing_else() -> None:
+    assert leases.run(3).passed

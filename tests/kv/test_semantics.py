@@ -303,6 +303,9 @@ def test_the_guard_sees_puts_deletes_and_phantoms(rig: Rig) -> None:
     rig.compact(rig.revision)
     with pytest.raises(TransactionTooOld):
         unmodified(b"a", b"c")
+    read_at = rig.revision + 1
+    with pytest.raises(FutureRevision):
+        unmodified(b"a", b"c")
 
 
 def test_keyspaces_have_revisions_compaction_and_quota_of_their_own(rig: Rig) -> None:

@@ -76,6 +76,24 @@ def test_etcd_14685_an_entry_that_was_cut_by_a_crash_is_applied_whole(rig: Rig) 
     assert (rig.revision, len(rig.all())) == (102, 101)
 
 
+def test_etcd_14370_what_counts_as_synced_survives_a_loss_of_power() -> None:
+    """The log is cut there. A commit that is only visible may be undone; opening the store makes it count."""
+    undone = 0
+    for seed in range(40):
+        rig, rng = Rig(seed), Random(seed)
+        for _ in range(rng.randrange(1, 6)):
+            rig.put(b"a")
+            rig.flush(sync=rng.random() < 0.2)
+        if rng.random() < 0.3:
+            rig.crash()
+        visible = rig.machine.visible
+        assert rig.machine.synced <= visible
+        rig.log = []
+        rig.crash(power=True)  # Holds what is there against what was synced.
+        undone += rig.machine.applied < visible
+    assert undone, "no commit was ever undone: this has shown nothing"
+
+
 def test_etcd_17780_the_revision_does_not_fall_after_a_crash_in_a_compaction() -> None:
     for steps in range(12):
         rig = Rig(steps)
