@@ -63,6 +63,7 @@ class Watch:
         "_error",
         "_given",
         "_handed",
+        "_last",
         "_marked_s",
         "_marks",
         "_part",
@@ -122,6 +123,8 @@ class Watch:
         """The event of it that the reader gets next."""
         self._handed = max(start - 1, 0)
         """Up to where everything was given to the reader."""
+        self._last = 0
+        """The revision that the reader was told of last, or is going to be."""
         self._waiter: asyncio.Future[None] | None = None
         self._error: AspenError | None = None
         self._marks: list[asyncio.Future[int]] = []
@@ -289,7 +292,7 @@ class Watch:
 
     def mark(self, revision: int, now_s: float) -> None:
         """Everything up to `revision` has come: told to a reader that wants to know, now and then."""
-        if self._queue or self._part or now_s - self._marked_s < WATCH_PULL_S / 2 or revision <= self._handed:
+        if self._queue or self._part or now_s - self._marked_s < WATCH_PULL_S / 2 or revision <= self._last:
             return
         self._marked_s = now_s
         self._put((revision, (), WATCH_EVENT_OVERHEAD_BYTES, True))
@@ -321,6 +324,7 @@ class Watch:
         self._wake()
 
     def _put(self, told: Told) -> None:
+        self._last = told[0]
         self._queue.append(told)
         self._bytes += told[2]
         self._wake()

@@ -283,8 +283,8 @@ class WatchHub:
 
     @property
     def behind(self) -> bool:
-        """Whether watches may have to catch up."""
-        return any(stream.behind for stream in self._turns)
+        """Whether watches are behind whose streams have room: `catch_up` has something to do."""
+        return any(stream.behind and stream.has_room for stream in self._turns)
 
     @property
     def level(self) -> int:
