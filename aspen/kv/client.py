@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from aspen import wire
-from aspen.errors import AspenError, NotReachable, Overloaded, SessionWindow, UsageError
+from aspen.errors import AspenError, CallTimeout, NotReachable, Overloaded, SessionWindow, UsageError
 from aspen.kv.codec import decode_result, encode_command, encode_put
 from aspen.kv.courier import Courier, Finder, SessionOver
 from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
@@ -390,8 +390,11 @@ class Kv:
             return decode_result(await self._courier.submit(WRITE, command, deadline_s, repeatable=False))
         for _ in range(KV_CLIENT_SESSIONS_TRIED_MAX):
             if not session.is_ready:
-                async with asyncio.timeout_at(deadline_s):
-                    await session.ready()
+                try:
+                    async with asyncio.timeout_at(deadline_s):
+                        await session.ready()
+                except TimeoutError:
+                    raise CallTimeout("no session could be opened in time; not executed") from None
             id, sequence, stamped = session.stamp(command)
             try:
                 return decode_result(await self._courier.submit(WRITE, stamped, deadline_s, repeatable=True))

@@ -123,7 +123,7 @@ class Watch:
         """The event of it that the reader gets next."""
         self._handed = max(start - 1, 0)
         """Up to where everything was given to the reader."""
-        self._last = 0
+        self._last = max(start - 1, 0)
         """The revision that the reader was told of last, or is going to be."""
         self._waiter: asyncio.Future[None] | None = None
         self._error: AspenError | None = None
@@ -253,7 +253,7 @@ class Watch:
         """A member has begun it as of that revision."""
         if not self.next:
             self.next = revision + 1
-            self._handed = revision
+            self._handed = self._last = revision
         if self._began is not None and not self._began.done():
             self._began.set_result(None)
 
