@@ -69,6 +69,13 @@ class NoConnection(CallError):
     """The node is not reachable. The call may have been executed."""
 
 
+class NotUnderstood(CallError):
+    """The other node has not imported a class of the message, or has another version of it. Nothing else is affected.
+
+    Says which class, what to do, and whether the call was executed.
+    """
+
+
 class Overloaded(CallError):
     """The mailbox is full. Not executed: slow down, or try again later."""
 
@@ -238,6 +245,10 @@ class NoSpace(KvError):
 
 class TransactionTooOld(KvError):
     """What the transaction read is too long ago to tell whether it still holds. Nothing was changed: begin anew."""
+
+
+class TransactionConflict(AspenError):
+    """What a transaction read has changed before it committed. Nothing was written: begin anew, on newer data."""
 
 
 class Unknown(KvError):

@@ -630,6 +630,15 @@ REPLICATION_INVITE_EVERY_S = 0.5
 REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 """A learner that is further behind is not promoted."""
 
+REPLICATION_LACKING_EVERY_S = 1.0
+"""How often a member whose machine has lost its state asks the leader for a snapshot."""
+
+REPLICATION_UNFIT_ELECTIONS = 4
+"""Election timeouts that it leaves to others, before it stands itself: its log may be the only one that can win."""
+
+REPLICATION_UNFIT_LEADER_S = 1.5
+"""How long one leads all the same, until it has heard who else lacks a snapshot, and hands over."""
+
 REPLICATION_WRITE_BYTES_MAX = 4 * 1024 * 1024
 REPLICATION_WRITE_ENTRIES_MAX = 4_096
 """What makes a journal write large enough: what comes after goes into another."""
@@ -639,6 +648,7 @@ REPLICATION_REMOVED_STOP_S = 1.0
 
 REPLICATION_CALL_S = 10.0
 """Deadline of a change of the members."""
+
 # -- the store's state machine ----------------------------------------------------------------
 
 KV_KEY_BYTES_MAX = 32 * 1024
@@ -711,6 +721,16 @@ SIM_NODE_ENDS_MAX = 1_000
 SIM_GRAVEYARD_MAX = 10_000
 """Dead node incarnations kept in one OS process; they are never freed, as that would run their `finally`."""
 
+
+KV_APPEND_BYTES_MAX = 100_000
+"""A value is not appended to beyond this; FoundationDB's bound of a value."""
+
+KV_TRANSACTION_TRIES_MAX = 100
+"""How often an interactive transaction is tried before its conflict is the caller's."""
+
+KV_TRANSACTION_BACKOFF_MIN_S = 0.002
+KV_TRANSACTION_BACKOFF_MAX_S = 0.5
+"""The pause before the second try, and the longest; each is drawn from [0, this)."""
 
 # -- the store: its door, its clients ---------------------------------------------------------
 
@@ -1041,6 +1061,7 @@ _check(
     REPLICATION_CHUNK_BYTES_MAX * REPLICATION_SNAPSHOT_WINDOW * REPLICATION_SNAPSHOT_MEMBERS_MAX < LINK_QUEUE_BYTES_MAX,
     "snapshots leave room for others",
 )
+_check(REPLICATION_LACKING_EVERY_S < REPLICATION_UNFIT_LEADER_S, "who lacks a snapshot has said so by then")
 _check(REPLICATION_TRANSFER_S < SHUTDOWN_S, "a leader has time to hand over when it stops")
 _check(RAFT_ENTRY_BYTES_MAX < REPLICATION_APPLY_INFLIGHT_BYTES_MAX, "an entry fits what the machine is given")
 _check(

@@ -184,8 +184,10 @@ class Transport(Protocol):
 class PeerHandler(Protocol):
     """Who is told what a `PeerTransport` sees. All on the loop."""
 
-    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes, /) -> None:
+    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes | memoryview, /) -> None:
         """A frame came. `connection` names the peer's connection it came on, and is never used again.
+
+        A large one may come as a view of bytes that nobody changes.
 
         Frames of one connection come in the order sent. When the peer connects anew, frames of its old connection
         may still come after the first ones of the new.

@@ -1,4 +1,6 @@
-"""Links between two processes, and what others reach: Aspen's links with CURVE, Erlang's distribution, bare pyzmq.
+"""Two nodes, and what others reach: actors of Aspen with CURVE, Erlang's distribution, xoscar, bare pyzmq.
+
+`aspen-links` is the link protocol without actors, in the same runs.
 
 Interleaved, as in compare.py: each figure is made by processes of its own, and the rounds take turns.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -37,9 +40,19 @@ def run(command: list[str]) -> float:
 
 
 def aspen(name: str, beams: str) -> float:
-    """Aspen's links, with CURVE."""
+    """Aspen's actors on two nodes, with CURVE."""
     code = f"from aspen.bench.links import measure; print(measure({name!r}, 1)[{name!r}])"
     return run([sys.executable, "-c", code])
+
+
+def aspen_links(name: str, beams: str) -> float:
+    """Aspen's links without actors, with CURVE."""
+    return aspen(f"link_{name}", beams)
+
+
+def xoscar(name: str, beams: str) -> float:
+    """xoscar's actors in two processes."""
+    return run([sys.executable, str(HERE / "peers" / "xoscar_links.py"), name, str(COUNTS[name])])
 
 
 def pyzmq(name: str, beams: str) -> float:
@@ -67,7 +80,14 @@ def erlang(name: str, beams: str) -> float:
         other.wait()
 
 
-PEERS = {"aspen": aspen, "erlang": erlang, "pyzmq": pyzmq, "pyzmq-curve": pyzmq_curve}
+PEERS = {
+    "aspen": aspen,
+    "aspen-links": aspen_links,
+    "xoscar": xoscar,
+    "erlang": erlang,
+    "pyzmq": pyzmq,
+    "pyzmq-curve": pyzmq_curve,
+}
 
 
 def main() -> int:
@@ -76,9 +96,15 @@ def main() -> int:
     parser.add_argument("--only", choices=list(COUNTS), help="one benchmark")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--peers", type=lambda text: text.split(","), default=list(PEERS), help="separated by commas")
     options = parser.parse_args()
-    peers = dict(PEERS)
-    if shutil.which("erl") is None or shutil.which("erlc") is None:
+    if unknown := set(options.peers) - set(PEERS):
+        parser.error(f"no peers {', '.join(sorted(unknown))}; there are: {', '.join(PEERS)}")
+    peers = {name: PEERS[name] for name in PEERS if name == "aspen" or name in options.peers}
+    if "xoscar" in peers and importlib.util.find_spec("xoscar") is None:
+        print("xoscar is left out: pip install 'aspen-otp[bench]'", file=sys.stderr)
+        del peers["xoscar"]
+    if "erlang" in peers and (shutil.which("erl") is None or shutil.which("erlc") is None):
         print("erlang is left out: erl and erlc not found; apt-get install erlang-base", file=sys.stderr)
         del peers["erlang"]
     figures: dict[str, dict[str, list[float]]] = {}

@@ -1,9 +1,10 @@
-"""Batches that three members of a group, each in a process of its own, bring through the log, over real links and disks.
+"""Batches that three members of a group, each in its own process, bring through the log, over real links and disks.
 
     python benchmarks/replication.py --seconds 5 --callers 1,8,32 --bytes 4096
 
-The machine counts and does nothing else, so what is measured is `RaftPeer`, the core, the journal and the links. A caller
-proposes a batch and waits until it is applied. `cpu_us` is the leader's processor time for a batch, callers included.
+The machine counts and does nothing else, so what is measured is `RaftPeer`, the core, the journal and the links. A
+caller proposes a batch and waits until it is applied. `cpu_us` is the leader's processor time for a batch, callers
+included.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Counter(Actor):
     def __init__(self, peer: Any) -> None:
         self._peer = peer
         self.applied = 0
-        self.is_leader = False
+        self.leads = asyncio.Event()
         self._waiting: dict[int, Any] = {}
         self.ctx.continue_("attach")
 
@@ -55,7 +56,8 @@ class Counter(Actor):
 
     @cast
     def leadership(self, term: int, leader: str | None, is_leader: bool) -> None:
-        self.is_leader = is_leader
+        if is_leader:
+            self.leads.set()
 
     @cast
     def apply(self, entries: list[Any]) -> None:
@@ -102,12 +104,9 @@ async def node(number: int, port: int, folder: Path, seconds: float, callers: li
     root = child(Root, joining, options)
     await start_in(system, root, None, "/")
     counter: Any = system.whereis("counter")
-    while not counter.actor.is_leader:
-        await asyncio.sleep(0.1)
+    await counter.actor.leads.wait()
     await asyncio.sleep(1.5)
-    results = []
-    for count in callers:
-        results.append(await load(count, seconds, size))
+    results = [await load(count, seconds, size) for count in callers]
     print(json.dumps(results), flush=True)
     await asyncio.sleep(30)
 
@@ -159,7 +158,9 @@ def main() -> None:
             runner.run(node(options.node, options.port, folder, options.seconds, callers, options.bytes))
         return
     folder = Path(tempfile.mkdtemp(prefix="aspen-replication-", dir=options.directory))
-    words = [word for name in ("seconds", "callers", "bytes", "port") for word in (f"--{name}", str(vars(options)[name]))]
+    words = [
+        word for name in ("seconds", "callers", "bytes", "port") for word in (f"--{name}", str(vars(options)[name]))
+    ]
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, *words, "--directory", str(folder), "--node", str(number)],
@@ -179,7 +180,6 @@ def main() -> None:
 
 def first_line(processes: list[subprocess.Popen[str]], seconds: float) -> str:
     """What the leader prints."""
-    import selectors
 
     with selectors.DefaultSelector() as selector:
         for process in processes:

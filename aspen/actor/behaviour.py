@@ -62,6 +62,7 @@ class Blueprint:
         "mailbox_max",
         "name",
         "named_ref_class",
+        "positional",
         "ref_class",
         "specs",
         "trap_exit",
@@ -93,6 +94,8 @@ class Blueprint:
                 self.by_type[message_type] = taker
         self.handlers: dict[str, Callable[..., Any]] = {name: spec.fn for name, spec in self.specs.items()}
         self.handlers.update(_SYSTEM_HANDLERS)
+        self.positional: dict[str, tuple[int, int]] = {}
+        """By handler, once it was asked: the least and the most arguments by position, when there are no others."""
         self.ref_class: type[DirectRef] | None = None
         self.named_ref_class: type[NamedRef] | None = None
 

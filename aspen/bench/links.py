@@ -1,159 +1,85 @@
-"""`aspen bench links`: links between two OS processes on loopback, with CURVE, started here.
+"""`aspen bench links`: two nodes on loopback, in OS processes started here, encrypted. The best of a few rounds.
 
-What is measured is bytes over the link protocol: an echo and a count at the other end, no actors. Each figure is the
-best of a few rounds. `benchmarks/links.py` has the same work done by Erlang's distribution, and by bare pyzmq.
+The figures are what a program has: actors of one node that call and cast to an actor of the other, through membership,
+references, the wire format and the links. Those that begin with `link_` are of the link protocol alone, with bytes
+instead of messages, to tell how much of it is whose.
+
+`benchmarks/links.py` has the same work done by Erlang's distribution, by xoscar, and by bare pyzmq.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
-from aspen.distributed import DATA, Links, Me
+from aspen.bench import far, raw_links
 from aspen.errors import NotReachable, UsageError
-from aspen.io import new_event_loop, real_ports
-from aspen.io.keys import Identity
+from aspen.io import new_event_loop
 from aspen.io.process import spare_collections
-from aspen.io.zmq_peers import ZmqPeers
-from aspen.traits import Clock
 
 ROUNDS_DEFAULT: Final = 3
 START_TIMEOUT_S: Final = 30.0
 
-_CALL, _CAST, _DONE = b"c", b"s", b"d"
-_ACKNOWLEDGED_EVERY_BYTES: Final = 1024 * 1024
-"""The other end says so after as many bytes of casts."""
-_OUTSTANDING_BYTES_MAX: Final = 6 * _ACKNOWLEDGED_EVERY_BYTES
+_FAR: Final[dict[str, Callable[[far.FarNode], Awaitable[float]]]] = {
+    "calls_1_per_s": lambda caller: caller.calls(1, 5_000),
+    "calls_100_per_s": lambda caller: caller.calls(100, 40_000),
+    "casts_100b_per_s": lambda caller: caller.casts(100, 300_000, 2_048),
+    "mib_per_s_1mib": lambda caller: caller.casts(1024 * 1024, 600, 2),
+}
+_RAW: Final[dict[str, Callable[[raw_links.Caller], Awaitable[float]]]] = {
+    "link_calls_1_per_s": lambda caller: caller.calls(1, 5_000),
+    "link_calls_100_per_s": lambda caller: caller.calls(100, 40_000),
+    "link_casts_100b_per_s": lambda caller: caller.casts(100, 600_000),
+    "link_mib_per_s_1mib": lambda caller: caller.casts(1024 * 1024, 1_000),
+}
+KEYS: Final = (*_FAR, *_RAW)
 
 
 def measure(only: str | None = None, rounds: int = ROUNDS_DEFAULT) -> dict[str, float]:
     """Runs the benchmarks, or the one named `only`; one flat object of figures.
 
     Keys: `calls_1_per_s` (one caller), `calls_100_per_s` (a hundred), `casts_100b_per_s` (of 100 bytes),
-    `mib_per_s_1mib` (in messages of 1 MiB).
+    `mib_per_s_1mib` (in messages of 1 MiB); and the same with `link_` in front, without actors.
 
     Raises:
         UsageError: there is no benchmark of that name; says which there are.
         NotReachable: the other process did not start.
     """
-    if only is not None and only not in BENCHMARKS:
-        raise UsageError(f"no benchmark {only!r}; there are: {', '.join(BENCHMARKS)}")
+    if only is not None and only not in KEYS:
+        raise UsageError(f"no benchmark {only!r}; there are: {', '.join(KEYS)}")
     spare_collections()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_measure([only] if only else list(BENCHMARKS), rounds))
+    results = {}
+    for key in [only] if only else KEYS:
+        # An event loop for each: a node is one loop's.
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            results[key] = round(runner.run(_measure(key, rounds)), 1)
+    return results
 
 
-class _Node:
-    """One of the two nodes."""
-
-    def __init__(self, name: str, other: str, other_address: str | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        me, peer = _identity(name), _identity(other)
-        keys = {peer.curve_public_z85: peer.node_id}
-        self.peers = ZmqPeers(loop, "tcp://127.0.0.1:0", me.curve_secret_z85, keys.get)
-        ports = replace(real_ports(loop), peers=self.peers)
-        self.clock: Clock = ports.clock
-        self.peer = peer.node_id
-        self.links = Links(
-            ports, Me(me.node_id, ports.clock.wall_ns(), self.peers.address), self, lambda peer: other_address
-        )
-
-    def on_session_up(self, peer: str, incarnation: int) -> None:
-        """Nothing to do."""
-
-    def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
-        """Nothing to do."""
-
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
-        raise NotImplementedError
+async def _measure(key: str, rounds: int) -> float:
+    async with _other("far" if key in _FAR else "raw") as address:
+        if key in _FAR:
+            node = await far.caller_node(address)
+            try:
+                return max([await _FAR[key](node) for _ in range(rounds)])
+            finally:
+                await node.close()
+        caller = raw_links.Caller(address)
+        try:
+            await caller.warm_up()
+            return max([await _RAW[key](caller) for _ in range(rounds)])
+        finally:
+            caller.links.close()
 
 
-class Echo(_Node):
-    """Echoes calls; counts the bytes of casts."""
-
-    def __init__(self) -> None:
-        super().__init__("echo", "caller")
-        self._bytes = 0
-
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
-        if message[:1] == _CALL:
-            self.links.send(peer, DATA, message)
-            return
-        self._bytes += len(message)
-        if self._bytes >= _ACKNOWLEDGED_EVERY_BYTES:
-            self._bytes -= _ACKNOWLEDGED_EVERY_BYTES
-            self.links.send(peer, DATA, _DONE)
-
-
-class Caller(_Node):
-    """Calls and casts."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__("caller", "echo", address)
-        self._calls: dict[bytes, asyncio.Future[bytes]] = {}
-        self._outstanding_bytes = 0
-        self._room = asyncio.Event()
-
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """An answer came."""
-        if message == _DONE:
-            self._outstanding_bytes -= _ACKNOWLEDGED_EVERY_BYTES
-            self._room.set()
-        else:
-            self._calls.pop(message).set_result(message)
-
-    async def call(self, message: bytes) -> bytes:
-        """Sends it and waits for its echo."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._calls[message] = future
-        self.links.send(self.peer, DATA, message)
-        echo: bytes = await future
-        return echo
-
-    async def calls(self, callers: int, count: int) -> float:
-        """Calls a second of so many callers, who each wait for an answer before they call again."""
-
-        async def caller(number: int) -> None:
-            for n in range(count // callers):
-                await self.call(b"%b%d,%d:%b" % (_CALL, number, n, b"." * 20))
-
-        start_ns = self.clock.mono_ns()
-        await asyncio.gather(*map(caller, range(callers)))
-        return count * 1e9 / (self.clock.mono_ns() - start_ns)
-
-    async def casts(self, size: int, count: int) -> float:
-        """Messages a second of this size, up to the last one's arrival."""
-        message = _CAST * size
-        count -= count * size % _ACKNOWLEDGED_EVERY_BYTES // size
-        start_ns = self.clock.mono_ns()
-        for n in range(count):
-            while not self._outstanding_bytes + size <= _OUTSTANDING_BYTES_MAX:
-                self._room.clear()
-                await self._room.wait()
-            self._outstanding_bytes += size
-            self.links.send(self.peer, DATA, message)
-            if n % 128 == 127:
-                await asyncio.sleep(0)
-        while self._outstanding_bytes >= _ACKNOWLEDGED_EVERY_BYTES:
-            self._room.clear()
-            await self._room.wait()
-        return count * 1e9 / (self.clock.mono_ns() - start_ns)
-
-
-def _identity(name: str) -> Identity:
-    """Made up for the benchmark, so that the two processes need no files."""
-    return Identity.from_seed(hashlib.sha256(b"aspen bench links " + name.encode()).digest())
-
-
-async def _measure(names: list[str], rounds: int) -> dict[str, float]:
+@asynccontextmanager
+async def _other(kind: str) -> AsyncIterator[str]:
+    """The other process; the address of its links."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "aspen.bench.links", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "aspen.bench.links", kind, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         if process.stdout is None:
@@ -162,41 +88,29 @@ async def _measure(names: list[str], rounds: int) -> dict[str, float]:
             address = (await process.stdout.readline()).decode().strip()
         if not address:
             raise NotReachable("the other process did not start; what it wrote is above")
-        caller = Caller(address)
-        try:
-            await caller.call(_CALL)
-            results = {}
-            for name in names:
-                figures = [await BENCHMARKS[name](caller) for _ in range(rounds)]
-                results[name] = round(max(figures), 1)
-            return results
-        finally:
-            caller.links.close()
+        yield address
     finally:
         process.kill()
         await process.wait()
 
 
-async def _echo() -> None:
+async def _serve(kind: str) -> None:
     """The other process: lives until its input ends."""
-    loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    loop.add_reader(0, ended.set)
-    node = Echo()
-    sys.stdout.write(node.peers.address + "\n")
+    asyncio.get_running_loop().add_reader(0, ended.set)
+    if kind == "raw":
+        echo = raw_links.Echo()
+        address, close = echo.peers.address, echo.links.close
+    else:
+        node = await far.echo_node()
+        address, close = node.address, node.drop
+    sys.stdout.write(address + "\n")
     sys.stdout.flush()
     await ended.wait()
-    node.links.close()
+    close()
 
-
-BENCHMARKS: Final[dict[str, Callable[[Caller], Awaitable[float]]]] = {
-    "calls_1_per_s": lambda caller: caller.calls(1, 5_000),
-    "calls_100_per_s": lambda caller: caller.calls(100, 40_000),
-    "casts_100b_per_s": lambda caller: caller.casts(100, 600_000),
-    "mib_per_s_1mib": lambda caller: caller.casts(1024 * 1024, 1_000),
-}
 
 if __name__ == "__main__":
     spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_echo())
+        runner.run(_serve(sys.argv[1]))

@@ -35,11 +35,11 @@ def bench_sim(only: str | None, rounds: int, as_json: bool) -> None:
 
 
 @bench.command("links")
-@click.option("--only", type=click.Choice(list(links.BENCHMARKS)), help="One benchmark.")
+@click.option("--only", type=click.Choice(links.KEYS), help="One benchmark.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=links.ROUNDS_DEFAULT, show_default=True)
 @json_option
 def bench_links(only: str | None, rounds: int, as_json: bool) -> None:
-    """Links between two processes on loopback, encrypted: calls, casts, bytes. Starts both; the best of some rounds."""
+    """Two nodes on loopback, encrypted: calls, casts, bytes, of actors and of bare links. The best of some rounds."""
     _show(links.measure(only, rounds), as_json=as_json)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,37 +16,18 @@ import click
 from rich.table import Table
 
 from aspen.cli.app import DONE, FAILED, Settings, console, json_option, on_loop, print_json
+from aspen.cli.snapshots import restore, snapshot, verify
+from aspen.cli.storing import node_option, store
 from aspen.errors import UsageError
 from aspen.io.files import read_bytes, read_text
-from aspen.kv import Kv, SortOrder, SortTarget
-from aspen.kv.connecting import connect
+from aspen.kv import SortOrder, SortTarget
 from aspen.kv.json_txn import kv_as_json, result_as_json, txn_from_json
 from aspen.kv.types import KeyValue
-from aspen.limits import KV_CLIENT_TIMEOUT_S, KV_REQUEST_BYTES_MAX
+from aspen.limits import KV_REQUEST_BYTES_MAX
 
 R = TypeVar("R")
 
 TARGETS: Final = {target.name.lower(): target for target in SortTarget}
-
-
-def node_option(command: Callable[..., R]) -> Callable[..., R]:
-    """`--node`, `--timeout`: the way to the store."""
-    command = click.option(
-        "--timeout",
-        type=click.FloatRange(0.1),
-        default=KV_CLIENT_TIMEOUT_S,
-        show_default=True,
-        help="Seconds until it is given up.",
-    )(command)
-    return click.option(
-        "--node",
-        "where",
-        metavar="NODE",
-        default="",
-        envvar="ASPEN_KV_NODE",
-        help="A node or a cluster: NAME, ID@tcp://HOST:PORT, RELAY/NODE, several with commas.  "
-        "[default: the nodes of this machine]",
-    )(command)
 
 
 def hex_option(command: Callable[..., R]) -> Callable[..., R]:
@@ -64,20 +44,6 @@ def consistency_option(command: Callable[..., R]) -> Callable[..., R]:
         default="linearizable",
         help="Read what the member that is asked has, without asking the others.",
     )(command)
-
-
-@asynccontextmanager
-async def store(settings: Settings, where: str, timeout: float, *, exactly_once: bool = True) -> AsyncIterator[Kv]:
-    """A client, for as long as the context is open.
-
-    Raises:
-        NotReachable, AccessDenied, UsageError: see `aspen.kv.connect`.
-    """
-    kv = await connect(where, config_dir=settings.directory, timeout=timeout, exactly_once=exactly_once)
-    try:
-        yield kv
-    finally:
-        await kv.close()
 
 
 def to_bytes(text: str, as_hex: bool, what: str) -> bytes:
@@ -388,6 +354,10 @@ async def hash_(settings: Settings, revision: int, where: str, timeout: float, a
         print_json(found)
     else:
         click.echo(f"{found['hash']} at revision {found['revision']}, compacted {found['compact_revision']}")
+
+
+for _command in (snapshot, restore, verify):
+    kv.add_command(_command)
 
 
 def add_to(group: click.Group) -> None:

@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 
 from aspen.cli.app import Settings, console, json_option, on_loop, print_json
-from aspen.cli.kv import node_option, store
+from aspen.cli.storing import node_option, store
 from aspen.errors import MemberBehind
 
 POLL_S: Final = 0.2

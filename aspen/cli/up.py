@@ -25,10 +25,12 @@ from aspen.node.config import LOG_LEVELS
 from aspen.node.heart import ENDED, EXIT_STORAGE, GAVE_UP, Effect, Heart, Kill, Spawn
 
 TICK_S: Final = 0.1
+STORE: Final = "supervisors.kv:Kv"
+"""What the nodes run when nothing is named: the store alone."""
 
 
 @click.command()
-@click.argument("application", metavar="MODULE:APP")
+@click.argument("application", metavar="[MODULE:APP]", required=False, default=STORE)
 @click.argument("words", metavar="[-- ARGS...]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--nodes", "count", type=click.IntRange(1, UP_NODES_MAX), default=3, show_default=True)
 @click.option("--name", help="What the nodes' names begin with.  [default: the application's name]")
@@ -67,7 +69,8 @@ async def up(
     silence: float,
     as_json: bool,
 ) -> int:
-    """Runs an application on several nodes of this machine, each an OS process, and keeps them alive.
+    """Runs an application, or the store alone, on several nodes of this machine, each an OS process, and keeps them
+    alive.
 
     A node that dies, or gives no sign of life, is started anew. The first node has the terminal and runs the
     application's foreground part, if it has one; when that ends, all stop. Ctrl-C stops them in order. The exit code is

@@ -173,17 +173,19 @@ class Distribution(Actor):
 
     def on_message(self, peer: str, lane: int, message: bytes) -> None:
         """A message came."""
-        kind, body = message[:1], message[1:]
-        role = self._roles.get(peer)
+        kind = message[:1]
         try:
             if kind == _ACTORS:
                 self._hold(peer)
-                self._remote.on_message(peer, body)
-            elif kind == _MEMBERSHIP:
+                self._remote.on_message(peer, message, 1)
+                return
+            body, role = message[1:], self._roles.get(peer)
+            if kind == _MEMBERSHIP:
                 self._members.on_frame(peer, body, role)
             elif kind == _GROUPS:
                 self._groups.on_frame(peer, body, role)
             elif kind == _REPLICATED:
+                roles.check(role, roles.REPLICATED)
                 replicating: Replicating | None = self._process.system.tables.get(REPLICATING)
                 if replicating is not None:
                     replicating.on_replicated(peer, body)
@@ -293,12 +295,12 @@ class Distribution(Actor):
             self._actor_pins[peer] = self._links.pin(peer)
 
     def send_actors(self, peer: str, message: bytes) -> bool:
-        """For the remote side: queues a message to the actors of a peer."""
+        """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
             if peer not in self._up and peer not in self._connected:
                 raise NotReachable("it is not in the cluster now")
             self._hold(peer)
-            return self._links.send(peer, DATA, _ACTORS + message)
+            return self._links.send(peer, DATA, message)
         except NotReachable as error:
             why = str(error)
             self._process.system.ports.loop.call_soon(lambda: self._remote.on_session_down(peer, why))
@@ -387,10 +389,16 @@ class Distribution(Actor):
 
     def format_status(self) -> object:
         """The members and the sessions."""
-        return {"nodes": [info.name for info in self.nodes()], "sessions": self._links.sessions()}
+        return {
+            "nodes": [info.name for info in self.nodes()],
+            "sessions": self._links.sessions(),
+            "not_understood": self._remote.not_understood,
+        }
 
 
 class _ActorCarrier:
+    prefix = _ACTORS
+
     def __init__(self, owner: Distribution) -> None:
         self._owner = owner
 

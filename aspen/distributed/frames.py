@@ -19,11 +19,11 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from aspen.errors import BadFrame
+from aspen.errors import BadFrame, NotEncodable
 from aspen.limits import (
     LINK_BATCH_BYTES_MAX,
     LINK_BATCH_MESSAGES_MAX,
@@ -45,6 +45,7 @@ LANES: Final = (CONTROL, DATA, LOSSY)
 
 _HELLO, _DATA, _STATUS, _LOSSY, _CLOSE, _STAY, _BYE = range(1, 8)
 _CHUNK_FLAG: Final = 1
+_CHUNK_START: Final = bytes((_DATA, _CHUNK_FLAG))
 _TEXT_CHARS_MAX: Final = 256
 _U64: Final = (1 << 64) - 1
 
@@ -95,7 +96,9 @@ class Data(NamedTuple):
     total_bytes: int
     """Size of that message."""
     messages: list[bytes]
-    """Or the chunk, alone."""
+    """Or none."""
+    part: bytes | memoryview
+    """The chunk, or nothing."""
 
 
 class LaneStatus(NamedTuple):
@@ -208,14 +211,16 @@ def _sizes(messages: Sequence[bytes]) -> bytes:
 # -- reading --------------------------------------------------------------------------------------------------
 
 
-def parse(frame: bytes) -> Frame:
-    """What a frame says.
+def parse(frame: bytes | memoryview) -> Frame:
+    """What a frame says. A chunk of a large message stays a view when the frame is one.
 
     Raises:
         BadFrame: it says nothing. The sender loses its session.
     """
-    if not frame:
+    if not len(frame):
         raise BadFrame("an empty frame")
+    if type(frame) is not bytes and frame[:2] != _CHUNK_START:
+        frame = bytes(frame)
     try:
         read = _READERS[frame[0]]
     except IndexError:
@@ -248,17 +253,27 @@ def _read_hello(frame: bytes) -> Frame:
         raise BadFrame("a text in a HELLO is none, or too long")
     if type(wants_reply) is not bool:
         raise BadFrame("a HELLO that may want a reply or not")
+    if not _is_spelled(fields, frame):
+        raise BadFrame("a HELLO is spelled otherwise than nodes do")
     return Hello(
         low, high, tuple(features), node, incarnation, half, echo, attach, seen, received, wants_reply, address
     )
 
 
-def _read_data(frame: bytes) -> Frame:
+def _is_spelled(fields: object, frame: bytes) -> bool:
+    """Whether the fields, also those of later versions, are written as `encode` does: CBOR has several ways."""
+    try:
+        return encode(fields) == frame[1:]
+    except NotEncodable:
+        return False
+
+
+def _read_data(frame: bytes | memoryview) -> Frame:
     _, flags, session, seq, received, credit_messages, credit_bytes = _data_head.unpack_from(frame)
     at = _data_head.size
     if flags == 0:
-        messages = _read_messages(frame, at, LINK_BATCH_BYTES_MAX)
-        return Data(session, seq, received, credit_messages, credit_bytes, 0, 0, messages)
+        messages = _read_messages(bytes(frame), at, LINK_BATCH_BYTES_MAX)
+        return Data(session, seq, received, credit_messages, credit_bytes, 0, 0, messages, b"")
     if flags != _CHUNK_FLAG:
         raise BadFrame(f"a DATA with flags {flags}")
     transfer, total_bytes = _chunk_head.unpack_from(frame, at)
@@ -267,7 +282,7 @@ def _read_data(frame: bytes) -> Frame:
         raise BadFrame("a chunk that cannot be part of its message")
     if total_bytes > LINK_MESSAGE_BYTES_MAX:
         raise BadFrame(f"a message of {total_bytes} bytes; at most {LINK_MESSAGE_BYTES_MAX}")
-    return Data(session, seq, received, credit_messages, credit_bytes, transfer, total_bytes, [part])
+    return Data(session, seq, received, credit_messages, credit_bytes, transfer, total_bytes, [], part)
 
 
 def _read_messages(frame: bytes, at: int, bytes_max: int) -> list[bytes]:
@@ -311,7 +326,7 @@ def _read_bye(frame: bytes) -> Frame:
     return Bye(session, bool(idle))
 
 
-_READERS: Final = (
+_READERS: Final[tuple[Callable[[Any], Frame], ...]] = (
     _read_nothing,
     _read_hello,
     _read_data,

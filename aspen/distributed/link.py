@@ -68,13 +68,11 @@ class Link:
         self._streams = [Stream(outbox) for outbox in self._outboxes]
         self._lossy = LossyLane()
         self._refused: deque[int] = deque(maxlen=LINK_REFUSED_CONNECTIONS_MAX)
-        self._answers = Answers()
-        self._held = False
+        self._answers, self._held = Answers(), False
         self._began_ns = self._heard_ns = self._active_ns = self._closing_ns = now_ns
         self._idle_ns = now_ns
-        self._hello_ns = pacing.NEVER
+        self._hello_ns = self._status_ns = self._beat_ns = pacing.NEVER
         self._hello_pause_ns = pacing.HELLO_MIN_NS
-        self._status_ns = self._beat_ns = pacing.NEVER
 
     # -- what its users see -------------------------------------------------------------------------------
 
@@ -163,7 +161,7 @@ class Link:
 
     # -- frames ----------------------------------------------------------------------------------------------
 
-    def on_frame(self, lane: int, connection: int, frame: bytes, now_ns: int) -> None:
+    def on_frame(self, lane: int, connection: int, frame: bytes | memoryview, now_ns: int) -> None:
         """A frame came from the peer."""
         if self._refused and connection in self._refused:
             return
@@ -501,6 +499,12 @@ class Link:
             self._effects.append(Transmit(lane, frame))
 
     # -- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def wants_flush(self) -> bool:
+        """Whether `flush` may have something to do."""
+        (a, b), (one, other) = self._streams, self._outboxes
+        return bool(a.ack_due or b.ack_due or one.messages or other.messages or self._lossy.waiting)
 
     def flush(self, now_ns: int) -> None:
         """Makes frames of what was sent, and of acknowledgements that are due. Once a tick."""

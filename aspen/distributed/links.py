@@ -197,7 +197,7 @@ class Links:
 
     # -- what the transport calls -----------------------------------------------------------------------------
 
-    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes) -> None:
+    def on_frame(self, peer: str, lane: int, connection: int, frame: bytes | memoryview) -> None:
         """A frame came."""
         if self._closed:
             return
@@ -212,7 +212,10 @@ class Links:
             log.warning("%s broke the protocol of links; connection %d is not listened to any more", peer, connection)
         self._run(entry)
         self._follow(entry)
-        self._touch(entry)
+        if entry.link.wants_flush:
+            self._touch(entry)
+        else:
+            self._arm(entry)
 
     def on_peer_up(self, peer: str) -> None:
         """A connection stands."""

@@ -9,6 +9,9 @@ What travels is the same as between local actors, encoded by `aspen.wire`: a val
 `NotEncodable` at the sender; a pid or a ref in a message stays usable anywhere. Errors and exit reasons that cannot
 be encoded arrive as faithful substitutes.
 
+A message that this node has not the classes for is refused alone: a call fails with `NotUnderstood`, a cast becomes a
+dead letter, and in an exit reason a text stands for what cannot be read. One that breaks the protocol ends the session.
+
 Ordering: messages and signals to one actor arrive in the order in which this node's actors sent them.
 """
 
@@ -16,18 +19,29 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from aspen import wire
 from aspen.actor import Process, Reply, System, make_ref
-from aspen.actor.behaviour import APPLY, INFO
 from aspen.actor.process import DEAD
 from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice
 from aspen.actor.sending import deliver_call, put_stop, put_urgent, send_slow
 from aspen.actor.travel import class_of
+from aspen.distributed.matching import mismatch
 from aspen.distributed.roles import signals_of
-from aspen.errors import ActorFailed, BadFrame, NoConnection, NoProc, NotEncodable, Overloaded, StartFailed, UsageError
+from aspen.errors import (
+    ActorFailed,
+    BadFrame,
+    NoConnection,
+    NoProc,
+    NotEncodable,
+    NotUnderstood,
+    Overloaded,
+    StartFailed,
+    UsageError,
+)
 from aspen.limits import FAR_START_S, REMOTE_CALLS_KEPT_MIN
 from aspen.otp.starting import Child, start_in
 from aspen.trust import Role
@@ -55,8 +69,11 @@ Handlers: TypeAlias = dict[int, Callable[..., None]]
 class Carrier(Protocol):
     """What carries messages to peers: the links of this node."""
 
+    prefix: bytes
+    """What a message to another node's actors begins with on this carrier."""
+
     def send(self, peer: str, message: bytes, /) -> bool:
-        """Queues a message, connecting on demand. False: not sent, as too much waits for this peer already."""
+        """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
         ...
 
     def fail(self, peer: str, reason: str, /) -> None:
@@ -125,6 +142,8 @@ class Remote:
             weakref.WeakValueDictionary()
         )
         self._count = 0
+        self.not_understood = 0
+        """Messages of peers that this node has not the classes for, so far."""
         handlers: dict[str, tuple[int, Callable[..., None]]] = {
             "CAST": (CAST, self._on_cast),
             "CALL": (CALL, self._on_call),
@@ -144,6 +163,13 @@ class Remote:
             for role in (*Role, None)
         }
         """By role, what its keys may send. The role of a peer is looked up once a session, not at each message."""
+        self._refusers: dict[int, Callable[..., None]] = {
+            CAST: self._refuse_cast,
+            CALL: self._refuse_call,
+            ANSWER: self._refuse_answer,
+            START: self._refuse_start,
+        }
+        """For what is refused when a value in it cannot be read. In other messages a text stands for the value."""
         system.far = self
 
     # -- what local actors do to far ones: `aspen.actor.remote.Far` -------------------------------------------
@@ -235,7 +261,7 @@ class Remote:
         return peer
 
     def _send(self, node: str, message: tuple[Any, ...]) -> bool:
-        return self._carrier.send(node, wire.encode(message))
+        return self._carrier.send(node, wire.encode(message, prefix=self._carrier.prefix))
 
     def _signal(self, node: str, message: tuple[Any, ...]) -> None:
         """Sends what must not be lost. When it cannot be, the session is ended, and both sides know that."""
@@ -263,10 +289,10 @@ class Remote:
         else:
             message = (FAIL, id, error)
         try:
-            data = wire.encode(message)
+            data = wire.encode(message, prefix=self._carrier.prefix)
         except NotEncodable as refused:
             failure = ActorFailed(f"the answer cannot leave node {self.system.name}: {refused}", refused)
-            data = wire.encode((FAIL, id, failure))
+            data = wire.encode((FAIL, id, failure), prefix=self._carrier.prefix)
         if not self._carrier.send(peer.name, data):
             self._carrier.fail(peer.name, "too much waits for this peer; an answer could not be sent")
 
@@ -277,16 +303,24 @@ class Remote:
 
     # -- what far actors do to local ones ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, data: bytes) -> None:
-        """Takes a message of a peer. One that makes no sense ends the session with it."""
+    def on_message(self, peer: str, data: bytes, start: int = 0) -> None:
+        """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
+        whys: list[str] = []
         try:
-            message = wire.decode(data)
+            try:
+                message = wire.decode(data, start=start)
+            except BadFrame:
+                message, whys = wire.decode_partly(data, start)
             if type(message) is not tuple or not message:
                 raise BadFrame("a message between nodes is a tuple")
             known = self._peers.get(peer) or self._peer(peer)
             handler = known.handlers.get(message[0])
             if handler is None:
                 raise BadFrame(f"there is no message {message[0]!r:.40} that it may send")
+            if whys:
+                self.not_understood += 1
+                refuse = self._refusers.get(message[0])
+                handler = handler if refuse is None else partial(refuse, whys[0])
             handler(known, *message[1:])
         except (BadFrame, TypeError, ValueError, AttributeError) as error:
             self._carrier.fail(peer, f"it sent what makes no sense: {error}")
@@ -322,9 +356,12 @@ class Remote:
 
     def _on_cast(self, peer: Peer, address: tuple[Any, ...], name: str, args: tuple[Any, ...]) -> None:
         target = self._local(address)
-        if name != INFO:
-            _check_handler(target, name, args, is_call=False)
-        send_slow(target, name, args)
+        why = mismatch(target, name, args, is_call=False)
+        if why is None:
+            send_slow(target, name, args)
+        else:
+            self.not_understood += 1
+            self.system.dead_letter(target, "not understood", (name, why))
 
     def _on_call(
         self,
@@ -342,11 +379,39 @@ class Remote:
         if target.wake == DEAD:
             reply.fail(NoProc(f"{target.path} is not running on node {self.system.name}; {name} was not executed"))
             return
-        _check_handler(target, name, args, is_call=True)
-        if urgent:
+        why = mismatch(target, name, args, is_call=True)
+        if why is not None:
+            self.not_understood += 1
+            reply.fail(self._not_executed(why))
+        elif urgent:
             put_urgent(target, name, args, reply)
         else:
             deliver_call(target, name, args, reply)
+
+    def _refuse_cast(self, why: str, peer: Peer, address: tuple[Any, ...], name: str, args: object) -> None:
+        if type(name) is not str:
+            raise BadFrame("a cast has the name of its handler")
+        self.system.dead_letter(self._local(address), "not understood", (name, why))
+
+    def _refuse_call(self, why: str, peer: Peer, id: int, *rest: object) -> None:
+        if type(id) is not int or len(rest) != 5:
+            raise BadFrame("a call has a number, and five things more")
+        self.answer(peer, id, self._not_executed(why), None)
+
+    def _refuse_start(self, why: str, peer: Peer, id: int, *rest: object) -> None:
+        if type(id) is not int or len(rest) != 6:
+            raise BadFrame("a start has a number, and six things more")
+        self.answer(peer, id, self._not_executed(why), None)
+
+    def _refuse_answer(self, why: str, peer: Peer, id: int, value: object) -> None:
+        if type(id) is not int:
+            raise BadFrame("an answer has the number of its call")
+        reply = peer.calls.pop(id, None)
+        if reply is not None:
+            reply.fail(NotUnderstood(f"it was executed, but node {self.system.name} cannot read the answer: {why}"))
+
+    def _not_executed(self, why: str) -> NotUnderstood:
+        return NotUnderstood(f"node {self.system.name} does not understand it: {why}; not executed")
 
     def _on_answer(self, peer: Peer, id: int, value: object) -> None:
         reply = peer.calls.pop(id, None)
@@ -444,16 +509,6 @@ class Remote:
 def _address(target: RemoteProcess) -> tuple[int, int, str, object]:
     pid = target.pid
     return (pid.boot, pid.serial, target.blueprint.kind, target.far_name)
-
-
-def _check_handler(target: Process, name: str, args: tuple[Any, ...], *, is_call: bool) -> None:
-    """A peer may send what a ref can, and nothing else: the kernel's own messages have no handler."""
-    if target.wake == DEAD:
-        return
-    handler = args[0] if name == APPLY and args else name
-    spec = target.blueprint.specs.get(handler) if isinstance(handler, str) else None
-    if spec is None or spec.is_call is not is_call:
-        raise BadFrame(f"{target.blueprint.kind} has no {'call' if is_call else 'cast'} {name!r:.80}")
 
 
 def _portable(reason: object) -> object:

@@ -20,6 +20,8 @@ from aspen.wire import type_id_of
 NODES: Final = frozenset({Role.NODE})
 """Among peers only. An admin is no peer: it cannot claim that nodes are gone, or answer for one."""
 
+REPLICATED: Final = "aspen.replicated"
+
 REMOTE: Final[dict[str, frozenset[Role]]] = {
     # who is there
     "aspen.member.said": NODES,
@@ -36,6 +38,8 @@ REMOTE: Final[dict[str, frozenset[Role]]] = {
     "aspen.relay.taken": NODES,
     "aspen.relay.leave": NODES,
     "aspen.relay.end": NODES,
+    # what members of replicated groups say to each other, in bytes of their own
+    REPLICATED: NODES,
 }
 """Who may send a message of that type to a node."""
 
@@ -73,10 +77,7 @@ code that is installed."""
 
 def check_message(role: Role | None, message: object) -> None:
     """Raises AccessDenied unless a key of this role may send this message; None is a key without any."""
-    type_id = type_id_of(type(message)) or type(message).__name__
-    if role is None:
-        raise AccessDenied(f"{type_id:.100} is for keys that are trusted, and this one is not any more")
-    check(role, type_id)
+    check(role, type_id_of(type(message)) or type(message).__name__)
 
 
 def signals_of(role: Role | None) -> frozenset[str]:
@@ -89,8 +90,10 @@ def may(role: Role, type_id: str) -> bool:
     return role in REMOTE.get(type_id, frozenset())
 
 
-def check(role: Role, type_id: str) -> None:
-    """Raises AccessDenied unless a key of this role may send messages of this type."""
+def check(role: Role | None, type_id: str) -> None:
+    """Raises AccessDenied unless a key of this role may send messages of this type; None is a key without any."""
+    if role is None:
+        raise AccessDenied(f"{type_id:.100} is for keys that are trusted, and this one is not any more")
     allowed = REMOTE.get(type_id)
     if allowed is None:
         raise AccessDenied(f"{type_id!r:.100} is nothing that a node takes from the network")

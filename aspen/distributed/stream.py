@@ -135,7 +135,7 @@ class _Partial:
 
     total_bytes: int
     got_bytes: int = 0
-    parts: list[bytes] = field(default_factory=list)
+    parts: list[bytes | memoryview] = field(default_factory=list)
 
 
 class Stream:
@@ -337,7 +337,7 @@ class Stream:
                 raise BadFrame(f"more than {LINK_TRANSFERS_MAX} large messages at the same time")
             partial = self._partials[data.transfer] = _Partial(data.total_bytes)
             self._count(1, data.total_bytes)
-        (part,) = data.messages
+        part = data.part
         partial.got_bytes += len(part)
         self.since_ack_bytes += len(part)
         if partial.total_bytes != data.total_bytes or partial.got_bytes > data.total_bytes:

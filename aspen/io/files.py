@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from aspen.errors import ConfigError, UsageError
 
@@ -44,6 +44,8 @@ def replace_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --config-dir") from None
+
+
 def read_bytes(path: Path, size_bytes_max: int) -> bytes:
     """All of a file.
 
@@ -65,6 +67,26 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     """A new folder, removed with all that is in it when the context is left."""
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the context is left in order, and is removed when not.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

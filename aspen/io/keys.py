@@ -288,13 +288,15 @@ class TrustedKeys:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._path = str(directory / TRUSTED_NAME)
+        """As text: it is looked at for each frame of a peer."""
         self._stamp: tuple[int, int, int] | None = None
         self._trusted = load_trusted(directory)
         self._stamp = self._stamp_now()
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         try:
-            status = (self._directory / TRUSTED_NAME).stat()
+            status = os.stat(self._path)
         except OSError:
             return None
         return (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -14,9 +14,11 @@ import errno
 import logging
 import re
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 import zmq
+import zmq.backend
 import zmq.utils.z85
 
 from aspen.errors import ConfigError, UsageError
@@ -41,21 +43,43 @@ _CURVE_OVERHEAD_BYTES: Final = 64
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 
-class Reader:
+T = TypeVar("T")
+
+# As plain integers: an operation on zmq's enumerations costs as much as a system call.
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_EAGAIN: Final = int(zmq.EAGAIN)
+
+
+def _receive(socket: zmq.Socket[bytes]) -> Any:
+    """All parts of a message, as frames: `take` of a `Reader` that has no `receive` gets them."""
+    return socket.recv_multipart(zmq.NOBLOCK, copy=False)
+
+
+def option_of(socket: zmq.Socket[bytes]) -> Callable[[int], Any]:
+    """Reads integer options of a socket, past the layer of pyzmq that looks up their types each time."""
+    return partial(zmq.backend.Socket.get, socket)
+
+
+class Reader(Generic[T]):
     """Hands each message of a socket to `take`, in order, on the loop.
 
     While `wanted` is False messages stay in the socket; `poke` after it has become True again.
-    What `take` raises is logged and harms no later message.
+    What `take` raises is logged and harms no later message. `receive` takes one message out of the socket, at once or
+    not at all, and raises what ZeroMQ does.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         socket: zmq.Socket[bytes],
-        take: Callable[[list[zmq.Frame]], None],
+        take: Callable[[T], None],
         wanted: Callable[[], bool] = lambda: True,
+        receive: Callable[[zmq.Socket[bytes]], T] = _receive,
     ) -> None:
         self._loop, self._socket, self._take, self._wanted = loop, socket, take, wanted
+        self._receive = receive
+        self._option = option_of(socket)
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._soon: asyncio.Handle | None = None
         self._closed = False
@@ -74,17 +98,20 @@ class Reader:
             if self._closed or not self._wanted():
                 return
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                message = self._receive(self._socket)
             except zmq.ZMQError as error:
-                if error.errno == zmq.EAGAIN:
+                if error.errno == _EAGAIN:
                     return
                 if error.errno == errno.EINTR:
                     continue
                 raise
             try:
-                self._take(parts)
+                self._take(message)
             except Exception:
                 log.exception("a frame was dropped because its handler failed")
+            # As good as one more attempt that finds nothing, and cheaper than its exception.
+            if not self._closed and not self._option(_EVENTS) & _POLLIN:
+                return
         self._schedule()
 
     def close(self, linger_ms: int = 0) -> None:

@@ -16,6 +16,7 @@
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
+    interactive     `Transaction`: reads, thinks and writes, and is tried again; `mutations`, `spans`, `tuples`
     connecting      `connect`: from actors (`inside`), from other programs (`aspen.outside`)
     door            what clients and members say to each other
     gate            a node's way to the store, and who may do what
@@ -33,6 +34,7 @@ The state machine is deterministic and has no clock, no actors, no I/O but the `
 
 from aspen.kv.client import Consistency, Kv
 from aspen.kv.connecting import connect, connect_sync
+from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.txn import (
     TxnBuilder,
     create_revision,
@@ -73,6 +75,7 @@ __all__ = [
     "RangeResult",
     "SortOrder",
     "SortTarget",
+    "Transaction",
     "TxnBuilder",
     "TxnRequest",
     "TxnResult",
@@ -86,6 +89,7 @@ __all__ = [
     "missing",
     "mod_revision",
     "put",
+    "transactional",
     "unmodified_since",
     "value",
     "version",

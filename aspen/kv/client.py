@@ -31,6 +31,7 @@ from aspen.errors import AspenError, CallTimeout, NotReachable, Overloaded, Sess
 from aspen.kv.codec import decode_result, encode_command, encode_put
 from aspen.kv.courier import Courier, Finder, SessionOver
 from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
+from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
@@ -57,7 +58,7 @@ from aspen.kv.types import (
 from aspen.kv.watch import Watch
 from aspen.kv.watch_client import WatchClient
 from aspen.kv.watching import Options
-from aspen.limits import KV_CLIENT_SESSIONS_TRIED_MAX, KV_CLIENT_TIMEOUT_S, KV_PAGE_KEYS
+from aspen.limits import KV_CLIENT_SESSIONS_TRIED_MAX, KV_CLIENT_TIMEOUT_S, KV_PAGE_KEYS, KV_TRANSACTION_TRIES_MAX
 
 Consistency: TypeAlias = Literal["linearizable", "serializable"]
 R = TypeVar("R")
@@ -79,6 +80,8 @@ class Kv:
     ) -> None:
         """`draw` gives random numbers in [0, 1), for pauses."""
         self._loop = loop
+        self.draw = draw
+        """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
@@ -180,6 +183,12 @@ class Kv:
                 return
             start = found.kvs[-1].key + b"\0"
             revision = revision or found.revision
+
+    async def read(
+        self, request: RangeRequest, *, consistency: Consistency = "linearizable", timeout: float | None = None
+    ) -> RangeResult:
+        """Reads a range as a request says it. Raises as `range`."""
+        return await self._read(request, consistency, timeout)
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -297,6 +306,14 @@ class Kv:
             FutureRevision: there is no such revision yet.
         """
         return cast(CompactResult, await self._write(CompactRequest(revision), timeout))
+
+    def transactions(self, *, tries: int = KV_TRANSACTION_TRIES_MAX) -> Transactions:
+        """Interactive transactions, for `async for`: one after the other until one has committed.
+
+        Raises, out of the loop:
+            TransactionConflict, TransactionTooOld: so many tries were in vain.
+        """
+        return Transactions(self, tries)
 
     # -- operations ------------------------------------------------------------------------------------------------
 

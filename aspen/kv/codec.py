@@ -48,6 +48,7 @@ from aspen.kv.types import (
     Keyspace,
     KeyValue,
     Kind,
+    Mutation,
     Operation,
     PutRequest,
     PutResult,
@@ -63,8 +64,10 @@ from aspen.kv.types import (
     SessionResult,
     SortOrder,
     SortTarget,
+    StampedPutRequest,
     TxnRequest,
     TxnResult,
+    UpdateRequest,
 )
 from aspen.limits import KV_BATCH_COMMANDS_MAX, KV_TXN_OPERATIONS_MAX
 
@@ -89,6 +92,8 @@ _DELETE = Struct("<BII")
 _RANGE = Struct("<IIqqBBBqqqq")
 _COMPARE = Struct("<BBIII")
 _TXN = Struct("<III")
+_UPDATE = Struct("<II")
+_STAMPED = Struct("<Iii")
 _OPERATION = Struct("<BI")
 _KV = Struct("<QQQqII")
 _ERROR = Struct("<BHq")
@@ -214,6 +219,13 @@ def _encode_request(request: Request) -> tuple[int, bytes]:
                 kind, body = _encode_request(operation)
                 parts += (_OPERATION.pack(kind, len(body)), body)
             return Kind.TXN, b"".join(parts)
+        case UpdateRequest(key, steps):
+            parts = [_UPDATE.pack(len(key), len(steps)), key]
+            for what, operand in steps:
+                parts += (_OPERATION.pack(what, len(operand)), operand)
+            return Kind.UPDATE, b"".join(parts)
+        case StampedPutRequest(key, value, key_at, value_at):
+            return Kind.STAMPED_PUT, _STAMPED.pack(len(key), key_at, value_at) + key + value
         case CompactRequest(revision):
             return Kind.COMPACT, _I64.pack(revision)
         case SessionOpen():
@@ -289,6 +301,14 @@ def decode_request(kind: int, data: bytes, start: int, stop: int, depth: int = 0
         return _decode_range(data, start, stop)
     if kind == Kind.TXN:
         return _decode_txn(data, start, stop, depth)
+    if depth and kind == Kind.UPDATE:
+        return _decode_update(data, start, stop)
+    if depth and kind == Kind.STAMPED_PUT:
+        key_length, key_at, value_at = _STAMPED.unpack_from(data, start)
+        at = start + _STAMPED.size
+        if at + key_length > stop:
+            raise ValueError("a put is malformed")
+        return StampedPutRequest(data[at : at + key_length], data[at + key_length : stop], key_at, value_at)
     return _decode_other(kind, data[start:stop])
 
 
@@ -316,8 +336,26 @@ def _decode_range(data: bytes, start: int, stop: int) -> RangeRequest:
     )
 
 
+def _decode_update(data: bytes, start: int, stop: int) -> UpdateRequest:
+    key_length, count = _UPDATE.unpack_from(data, start)
+    at = start + _UPDATE.size
+    key = data[at : at + key_length]
+    at += key_length
+    steps = []
+    for _ in range(count):
+        what, length = _OPERATION.unpack_from(data, at)
+        at += _OPERATION.size
+        if at + length > stop:
+            raise ValueError("an update is cut short")
+        steps.append((Mutation(what), data[at : at + length]))
+        at += length
+    if at != stop or not steps:
+        raise ValueError("an update is malformed")
+    return UpdateRequest(key, tuple(steps))
+
+
 def _decode_txn(data: bytes, start: int, stop: int, depth: int) -> TxnRequest:
-    if depth >= KV_TXN_OPERATIONS_MAX:
+    if depth > KV_TXN_OPERATIONS_MAX:
         raise BadRequest("transactions are nested too deeply", ErrorCode.TOO_MANY_OPERATIONS, KV_TXN_OPERATIONS_MAX)
     counts = _TXN.unpack_from(data, start)
     at = start + _TXN.size
@@ -350,7 +388,7 @@ def _decode_txn(data: bytes, start: int, stop: int, depth: int) -> TxnRequest:
     return TxnRequest(tuple(compares), tuple(operations[: counts[1]]), tuple(operations[counts[1] :]))
 
 
-_OPERATIONS = frozenset((Kind.PUT, Kind.DELETE, Kind.RANGE, Kind.TXN))
+_OPERATIONS = frozenset((Kind.PUT, Kind.DELETE, Kind.RANGE, Kind.TXN, Kind.UPDATE, Kind.STAMPED_PUT))
 
 
 def _decode_other(kind: int, body: bytes) -> Request:

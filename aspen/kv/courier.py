@@ -192,6 +192,10 @@ class Courier:
             except (NotLeader, Overloaded, NoProc) as error:
                 self._trouble(error, channel)
                 await self._pause()
+            except _MAYBE_EXECUTED as error:
+                # The caller decides whether to ask again; the next exchange needs another way all the same.
+                self._trouble(error, channel)
+                raise
             else:
                 self._failed = 0
                 return data

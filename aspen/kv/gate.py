@@ -63,13 +63,15 @@ def check_role(role: Role, kind: int, body: bytes) -> None:
             raise AccessDenied("watching: from outside only the user keyspace is reached")
         return
     for command in decode_batch(body):
-        what = command_kind(command)
-        allowed = COMMAND_ROLES.get(what)
-        if allowed is None or rank < _RANK[allowed] or command[1:2] != _USER:
-            raise AccessDenied(_denied(what, role, allowed, command))
+        if rank < _COMMAND_RANKS.get(command[:2], _NOBODY):
+            what = command_kind(command)
+            raise AccessDenied(_denied(what, role, COMMAND_ROLES.get(what), command))
 
 
 _USER: Final = bytes([Keyspace.USER])
+_COMMAND_RANKS: Final = {bytes([kind]) + _USER: _RANK[role] for kind, role in COMMAND_ROLES.items()}
+"""By the first two bytes of a command: its kind and the user keyspace. Looked at for every command from outside."""
+_NOBODY: Final = 9
 
 
 def _denied(what: int, role: Role, allowed: Role | None, command: bytes) -> str:

@@ -74,7 +74,7 @@ class Keeper:
     def open_beside(self, what: str) -> Storage:
         """In the lane: another storage, empty."""
         self._disk.remove_storage(self.beside(what))
-        return self._disk.storage(self.beside(what), TABLES, map_bytes=_map_bytes(self._options.quota_bytes))
+        return self._disk.storage(self.beside(what), TABLES, map_bytes=self._options.map_bytes)
 
     # -- the storage -----------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Keeper:
         return unclean and before is None
 
     def _open(self) -> Machine:
-        self.storage = storage = self._disk.storage(self.name, TABLES, map_bytes=_map_bytes(self._options.quota_bytes))
+        self.storage = storage = self._disk.storage(self.name, TABLES, map_bytes=self._options.map_bytes)
         try:
             machine = Machine(storage)
         except BaseException:
@@ -152,11 +152,6 @@ class Keeper:
             self.is_failed = True
             if isinstance(error, StorageError):
                 self._options.peer.on_fatal(error)
-
-
-def _map_bytes(quota_bytes: int) -> int:
-    """The room that is reserved: deletes and compaction need pages too when the quota is reached."""
-    return max(quota_bytes * 2, quota_bytes + 64 * 1024 * 1024)
 
 
 class Flusher:

@@ -299,6 +299,7 @@ class Keyspace:
             stop = prefix + escape(high_chunk) + (DIRECTORY_END + b"\0" if high_inside else b"")
         newest = newest_at(revision)
         begins = len(prefix)
+        unpack = SUFFIX.unpack_from
         while start is not None:
             at, start = start, None
             stem, found, skipped = b"", False, 0
@@ -325,4 +326,6 @@ class Keyspace:
                     continue
                 found = True
                 if tag == LIVE or deleted:
-                    yield Version(base + unescape(stem[begins:-2]), *revision_of(row), record)
+                    at_revision, sub = unpack(row, len(row) - SUFFIX_BYTES)
+                    key = base + stem[begins:-2].replace(b"\0\xff", b"\0")
+                    yield Version(key, U64_MAX - at_revision, U32_MAX - sub, record)

@@ -153,9 +153,14 @@ class Machine:
         """Whether the state has changed otherwise than by an entry."""
         if tables.get(META, RESTORING_KEY) is not None:
             raise StorageCorrupt("a restore into this store was not finished; finish it, or remove the store")
-        state = tables.get(META, STATE_KEY)
-        next_session = 1 if state is None else self._recover(state)
-        self._sessions = Sessions(tables, next_session)
+        # A commit that a crash has left may not be on the device yet; from now on it counts as synced.
+        storage.sync()
+        try:
+            state = tables.get(META, STATE_KEY)
+            next_session = 1 if state is None else self._recover(state)
+            self._sessions = Sessions(tables, next_session)
+        except (struct_error, LookupError, ValueError, ArithmeticError) as error:
+            raise StorageCorrupt(f"the stored state makes no sense ({error!r}); rebuild it from elsewhere") from error
         self._visible = self._synced = self._frozen = self._applied
         tables.release()
 
@@ -195,6 +200,7 @@ class Machine:
         """
         self._check_whole()
         tables = self._tables
+        tables.check_free()
         if not self._dirty and self._applied == self._frozen and not tables.unfrozen():
             return None
         self._dirty = False

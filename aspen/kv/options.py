@@ -31,3 +31,8 @@ class StoreOptions:
     session_s: float = limits.KV_SESSION_S
     """A session that nobody used for so long is closed."""
     tick_s: float = limits.KV_TICK_S
+
+    @property
+    def map_bytes(self) -> int:
+        """The room that is reserved for the storage: deletes and compaction need pages when the quota is reached."""
+        return max(self.quota_bytes * 2, self.quota_bytes + 64 * 1024 * 1024)

@@ -13,6 +13,7 @@ from typing import Final
 from aspen.kv.codec import make_error
 from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import REVS, revs_key
+from aspen.kv.mutations import mutate_all
 from aspen.kv.ranges import check_key, check_range, read_range
 from aspen.kv.types import (
     FROM_KEY,
@@ -28,8 +29,10 @@ from aspen.kv.types import (
     PutResult,
     RangeRequest,
     RangeResult,
+    StampedPutRequest,
     TxnRequest,
     TxnResult,
+    UpdateRequest,
 )
 from aspen.kv.write_behind import WriteBehind
 from aspen.limits import KV_CONFLICT_WINDOW_REVISIONS, KV_TXN_OPERATIONS_MAX
@@ -69,10 +72,33 @@ def _check_operations(request: TxnRequest, most: int) -> None:
     for operation in (*request.success, *request.failure):
         if isinstance(operation, TxnRequest):
             _check_operations(operation, most - widest)
+        elif isinstance(operation, StampedPutRequest):
+            _check_stamped(operation)
         elif isinstance(operation, PutRequest):
             check_put(operation)
         else:
             check_key(operation.key)
+
+
+def _check_stamped(request: StampedPutRequest) -> None:
+    """Raises BadRequest: a stamp has no place, or is not whole in it."""
+    check_key(request.key)
+    places = ((request.key, request.key_at), (request.value, request.value_at))
+    if request.key_at < 0 > request.value_at or any(at > len(raw) - STAMP_BYTES for raw, at in places if at >= 0):
+        raise make_error(ErrorCode.BAD_COMMAND)
+
+
+STAMP_BYTES: Final = 10
+
+
+def stamped(request: StampedPutRequest, revision: int) -> tuple[bytes, bytes]:
+    """The key and the value with the stamp of a transaction in them."""
+    stamp = revision.to_bytes(8, "big") + b"\0\0"
+    return _with(request.key, request.key_at, stamp), _with(request.value, request.value_at, stamp)
+
+
+def _with(raw: bytes, at: int, stamp: bytes) -> bytes:
+    return raw if at < 0 else raw[:at] + stamp + raw[at + STAMP_BYTES :]
 
 
 _Ranges = list[tuple[bytes, bytes]]
@@ -97,7 +123,7 @@ def _writes(operations: tuple[Operation, ...]) -> tuple[set[bytes], _Ranges]:
             deleted += deleted_then
             deleted += deleted_else
     for op in operations:
-        if isinstance(op, PutRequest):
+        if isinstance(op, PutRequest | UpdateRequest | StampedPutRequest):
             if op.key in put or _hits(deleted, op.key):
                 raise make_error(ErrorCode.DUPLICATE_KEY)
             put.add(op.key)
@@ -111,7 +137,7 @@ def _hits(ranges: _Ranges, key: bytes) -> bool:
 def puts(request: TxnRequest) -> bool:
     """Whether a transaction may put anything."""
     return any(
-        isinstance(op, PutRequest) or (isinstance(op, TxnRequest) and puts(op))
+        isinstance(op, PutRequest | UpdateRequest | StampedPutRequest) or (isinstance(op, TxnRequest) and puts(op))
         for op in (*request.success, *request.failure)
     )
 
@@ -135,7 +161,7 @@ class Choosing:
         self._tables = tables
 
     def choose(self, request: TxnRequest) -> Way:
-        """The way that a transaction takes, and those on it. Raises TransactionTooOld."""
+        """The way that a transaction takes, and those on it. Raises TransactionTooOld or FutureRevision."""
         for compare in request.compares:
             if compare.target is CompareTarget.UNMODIFIED:
                 self._check_window(compare)
@@ -148,6 +174,9 @@ class Choosing:
         oldest = max(keyspace.compact_revision, keyspace.revision - KV_CONFLICT_WINDOW_REVISIONS)
         if int(compare.operand) < oldest:
             raise make_error(ErrorCode.TRANSACTION_TOO_OLD, oldest)
+        if int(compare.operand) > keyspace.revision:
+            # Nobody can have read there: as if it held, a guard from another history would pass.
+            raise make_error(ErrorCode.FUTURE_REVISION, keyspace.revision)
 
     def _holds(self, compare: Compare) -> bool:
         if compare.target is CompareTarget.UNMODIFIED:
@@ -287,6 +316,19 @@ class Writing:
         self._sub += 1
         return PutResult(self._revision, previous if prev_kv else None)
 
+    def update(self, request: UpdateRequest) -> PutResult | DeleteResult:
+        """Changes a value."""
+        key, steps = request
+        there = self._keyspace.get(key)
+        value = mutate_all(steps, None if there is None else there.value)
+        if value is not None:
+            return self.put(PutRequest(key, value, 0 if there is None else there.lease))
+        return self.delete(DeleteRequest(key))
+
+    def put_stamped(self, request: StampedPutRequest) -> PutResult:
+        """Sets a key with a stamp."""
+        return self.put(PutRequest(*stamped(request, self._revision)))
+
     def delete(self, request: DeleteRequest) -> DeleteResult:
         """Deletes a range."""
         key, end, prev_kv = request
@@ -317,6 +359,10 @@ class Writing:
                 responses.append(self.put(op))
             elif isinstance(op, DeleteRequest):
                 responses.append(self.delete(op))
+            elif isinstance(op, UpdateRequest):
+                responses.append(self.update(op))
+            elif isinstance(op, StampedPutRequest):
+                responses.append(self.put_stamped(op))
             elif isinstance(op, RangeRequest):
                 responses.append(read_range(self._keyspace, op, self.now))
             elif its_way is not None:

@@ -55,6 +55,9 @@ class Kind(IntEnum):
     COMPACT = 4
     RANGE = 5
     """Only read: never proposed alone."""
+    UPDATE = 6
+    """Only within a transaction, as STAMPED_PUT."""
+    STAMPED_PUT = 7
     SESSION_OPEN = 16
     SESSION_KEEP = 17
     SESSION_CLOSE = 18
@@ -66,6 +69,23 @@ class Kind(IntEnum):
     LEASE_REVOKE = 33
     LEASE_EXPIRE = 34
     LEASE_CHECKPOINT = 35
+
+
+class Mutation(IntEnum):
+    """Changes of a value that need no reading of it; see `aspen.kv.mutations`."""
+
+    ADD = 1
+    BIT_AND = 2
+    BIT_OR = 3
+    BIT_XOR = 4
+    MAX = 5
+    MIN = 6
+    BYTE_MAX = 7
+    BYTE_MIN = 8
+    APPEND = 9
+    """Unless the whole would be too long."""
+    COMPARE_AND_CLEAR = 10
+    """Deletes the key when its value is the operand."""
 
 
 class SortTarget(IntEnum):
@@ -167,6 +187,29 @@ class PutRequest(NamedTuple):
     ignore_lease: bool = False
 
 
+class UpdateRequest(NamedTuple):
+    """Changes the value of a key by what it is when the transaction is executed: step after step, written once.
+
+    The key keeps its lease. The result is a `PutResult`, or a `DeleteResult` when the key is gone, or was and is not.
+    """
+
+    key: bytes
+    steps: tuple[tuple[Mutation, bytes], ...]
+
+
+class StampedPutRequest(NamedTuple):
+    """Sets a key with the transaction's versionstamp in it: ten bytes that grow with each transaction of the keyspace.
+
+    The stamp is the revision, in eight bytes, big-endian, and two zero bytes. It replaces the bytes of key or value at
+    the offset given; below 0: not there.
+    """
+
+    key: bytes
+    value: bytes
+    key_at: int = -1
+    value_at: int = -1
+
+
 class DeleteRequest(NamedTuple):
     """Deletes a range. One that hits no key makes no revision."""
 
@@ -244,7 +287,7 @@ class ClusterVersionRequest(NamedTuple):
     version: int
 
 
-Operation: TypeAlias = "RangeRequest | PutRequest | DeleteRequest | TxnRequest"
+Operation: TypeAlias = "RangeRequest | PutRequest | DeleteRequest | TxnRequest | UpdateRequest | StampedPutRequest"
 Request: TypeAlias = (
     "Operation | CompactRequest | SessionOpen | SessionKeep | SessionClose | SessionExpire | AlarmRequest"
     " | QuotaRequest | ClusterVersionRequest"

@@ -18,7 +18,16 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-from aspen.errors import AccessDenied, AspenError, BadFrame, NoConnection, NotLeader, NotReachable, Overloaded, UsageError
+from aspen.errors import (
+    AccessDenied,
+    AspenError,
+    BadFrame,
+    NoConnection,
+    NotLeader,
+    NotReachable,
+    Overloaded,
+    UsageError,
+)
 from aspen.kv.codec import make_error
 from aspen.kv.courier import Channel, Courier
 from aspen.kv.door import WATCH

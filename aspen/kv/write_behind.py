@@ -143,7 +143,8 @@ class WriteBehind:
 
     def scan(self, table: str, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Row]:
         """Keys and values of `[start, stop)` in order. Change nothing of the table between its steps, nor freeze."""
-        rows: Iterator[Change] = self.scan_stored(table, start, stop, reverse=reverse)
+        stored = self.scan_stored(table, start, stop, reverse=reverse)
+        rows: Iterator[Change] = stored
         layers = [self._active[table]]
         if self._flush is not None:
             layers.append(self._flush.layers[table])
@@ -151,17 +152,19 @@ class WriteBehind:
             low, high = layer.bounds(start, stop)
             if low < high:
                 rows = _merge(_changes(layer, low, high, reverse=reverse), rows, reverse=reverse)
-        for key, value in rows:
-            if value is not None:
-                yield key, value
+        return stored if rows is stored else _present(rows)
 
     def scan_stored(self, table: str, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Row]:
         """The same of what the storage has alone."""
+        pack = _CHECKSUM.pack
         while True:
             last = None
             try:
                 for key, sealed in (self._reader or self._read()).scan(table, start, stop, reverse=reverse):
-                    yield key, unseal(table, key, sealed)
+                    value = sealed[:-CHECKSUM_BYTES]
+                    if sealed[-CHECKSUM_BYTES:] != pack(crc32(value, crc32(key))):
+                        unseal(table, key, sealed)
+                    yield key, value
                     last = key
                 return
             except ReadTooOld:
@@ -185,13 +188,17 @@ class WriteBehind:
 
     def freeze(self, mark: Any = None) -> Flush | None:
         """Takes the changes aside; None: there are none. Raises InvariantBroken: one flush is under way."""
-        if self._flush is not None:
-            raise InvariantBroken("a flush is under way; freeze when it is flushed")
+        self.check_free()
         if not self.unfrozen():
             return None
         self._flush = Flush(self._storage, self._active, mark)
         self._active = {name: Layer() for name in self._names}
         return self._flush
+
+    def check_free(self) -> None:
+        """Raises InvariantBroken: a flush is under way."""
+        if self._flush is not None:
+            raise InvariantBroken("a flush is under way; freeze when it is flushed")
 
     def flushed(self, flush: Flush) -> None:
         """The flush is in the storage."""
@@ -233,6 +240,12 @@ def _changes(layer: Layer, low: int, high: int, *, reverse: bool) -> Iterator[Ch
     for at in range(high - 1, low - 1, -1) if reverse else range(low, high):
         key = order[at]
         yield key, values[key]
+
+
+def _present(changes: Iterator[Change]) -> Iterator[Row]:
+    for key, value in changes:
+        if value is not None:
+            yield key, value
 
 
 def _merge(newer: Iterator[Change], older: Iterator[Change], *, reverse: bool) -> Iterator[Change]:

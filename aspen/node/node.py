@@ -116,7 +116,8 @@ class Node:
             self.name,
             ports,
             boot=boot,
-            node=joining.node_id if joining else "",
+            # A store's directory belongs to the key of its node, whether that is in a cluster yet or not.
+            node=joining.node_id if joining else node_id if config.kv_enabled else "",
             strict_messages=self.node_config.strict_messages,
         )
         self.system.tables[_NODE] = self
@@ -136,11 +137,12 @@ class Node:
     def _checked_settings(self) -> dict[str, dict[str, Any]]:
         """The settings of every application that will run, by name."""
         settings: dict[str, dict[str, Any]] = {}
-        if self.store is not None:
-            settings[self.store.name] = self.node_config.store_settings()
         for planned in self.plan:
             for app in order_of(planned.app):
                 settings[app.name] = check_settings(app.name, app.env, self.node_config)
+        if self.store is not None:
+            settings[self.store.name] = self.node_config.store_settings()
+        for planned in self.plan:
             settings[planned.app.name].update(planned.settings)
         for name in self.node_config.apps:
             if name not in settings:
@@ -255,7 +257,7 @@ class Node:
     def plan_with_settings(self) -> list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]]:
         """What `Applications` is to start: each application with its kind, and the settings of all, by name."""
         store: list[tuple[type[Application], Kind, dict[str, dict[str, Any]]]] = []
-        if self.store is not None:
+        if self.store is not None and all(planned.app is not self.store for planned in self.plan):
             store.append((self.store, "permanent", self.settings))
         return store + [(planned.app, planned.kind, self.settings) for planned in self.plan]
 

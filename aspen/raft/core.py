@@ -52,7 +52,7 @@ class Raft(Membership):
         if self._role == LEADER:
             self._tick_leader()
         elif self._elapsed >= self._timeout:
-            if self._may_stand():
+            if self._may_stand() and not self._holds_back:
                 self._stand(forced=False)
             else:
                 self._elapsed = 0

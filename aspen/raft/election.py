@@ -32,6 +32,13 @@ class Election(Reading):
         if self._role != Role.LEADER and not promised and self._may_stand():
             self._stand(forced=False)
 
+    def hold_back(self, holds_back: bool) -> None:
+        """Has the member begin no election by itself, or again. It votes, and stands when its leader hands over to it.
+
+        For a host whose machine is not fit to lead. Its log may be the only one that can win: `campaign` then.
+        """
+        self._holds_back = holds_back
+
     def transfer_leadership(self, to: MemberId) -> None:
         """Hands leadership to a voter, once it has the whole log. Given up after an election timeout.
 

@@ -55,6 +55,7 @@ class State:
         "_groups",
         "_heard",
         "_heartbeat_elapsed",
+        "_holds_back",
         "_id",
         "_leader",
         "_leadership_given",
@@ -93,6 +94,8 @@ class State:
         _check_options(options)
         self._options = options
         self._id = options.id
+        self._holds_back = False
+        """Whether it leaves elections to others when its time has come."""
         self._rng = rng
         self._log = Log(restored)
 

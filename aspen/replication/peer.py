@@ -28,9 +28,11 @@ from aspen.errors import (
 from aspen.limits import (
     REPLICATION_CALL_S,
     REPLICATION_INVITE_EVERY_S,
+    REPLICATION_LACKING_EVERY_S,
     REPLICATION_REGISTER_EVERY_S,
     REPLICATION_REMOVED_STOP_S,
     REPLICATION_TRANSFER_S,
+    REPLICATION_UNFIT_LEADER_S,
 )
 from aspen.otp.actor import call, cast, info
 from aspen.raft import (
@@ -73,6 +75,8 @@ class RaftPeer(Enrolment):
             UsageError: the payload is empty or too large.
         """
         running = self._leading()
+        if running.feeder.machine is None:
+            raise Overloaded("the machine of the leader is not there, or not fit; not executed, try again later")
         lag = running.feeder.lag_bytes
         if lag > self._options.apply_lag_bytes_max:
             raise Overloaded(f"the machine is {lag} bytes behind; not executed, try again later")
@@ -301,6 +305,7 @@ class RaftPeer(Enrolment):
         elif kind is PacketKind.RAFT:
             running.heard(packet)
         elif kind is PacketKind.LACKING:
+            running.unfit[packet.sender] = self.ctx.now_ns()
             self._transfers.lacking(packet.sender)
         elif kind is PacketKind.SNAPSHOT:
             self._transfers.heard(running, self._machine, self.ctx.ref, packet, lost=self._is_machine_lost)
@@ -348,7 +353,7 @@ class RaftPeer(Enrolment):
         running.tick(may_campaign=running.feeder.machine is not None)
         if running.is_leader:
             self._lead(running, now_ns)
-        if self._is_machine_lost and self._is_due("lacking", 1.0):
+        if self._is_machine_lost and self._is_due("lacking", REPLICATION_LACKING_EVERY_S):
             running.send_lacking()
         if running.leadership.leader == NOBODY and self._is_due("register", 1.0):
             # A learner that was removed is told nothing more, and asks nobody for votes: it would wait for ever.
@@ -361,7 +366,9 @@ class RaftPeer(Enrolment):
             handles, self._handing_over = self._handing_over, []
             for handle in handles:
                 handle.fail(ProposalDropped("leadership was not taken over in time; this member leads still"))
-        if self._machine_gone_ns and now_ns - self._machine_gone_ns > self._options.election_s * 1e9:
+        gone_ns = now_ns - self._machine_gone_ns if self._machine_gone_ns else 0
+        unfit_ns = now_ns - running.led_ns if self._is_machine_lost else 0
+        if gone_ns > self._options.election_s * 1e9 or unfit_ns > REPLICATION_UNFIT_LEADER_S * 1e9:
             running.hand_over()
         if self._is_due("invite", REPLICATION_INVITE_EVERY_S):
             self._invite(running)
@@ -389,8 +396,8 @@ class RaftPeer(Enrolment):
     def snapshot_meta(self, stream: int, index: int) -> tuple[bytes, bytes]:
         """The configuration in force at `index`, and the members; the log above stays until the transfer ends."""
         running = self._running
-        if running is None:
-            raise NotLeader("this member takes no part any more")
+        if running is None or not self._transfers.is_sending(stream):
+            raise NotLeader("this transfer is not wanted any more")
         running.pins[stream] = index
         return encode_configuration(running.configuration_at(index)), running.seat.members.shared_bytes()
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from aspen.actor.context import Context
 from aspen.errors import BadFrame, InvariantBroken, NotLeader, UsageError
-from aspen.limits import RAFT_WRITES_WAITING_MAX
+from aspen.limits import RAFT_WRITES_WAITING_MAX, REPLICATION_LACKING_EVERY_S, REPLICATION_UNFIT_ELECTIONS
 from aspen.raft import (
     NOBODY,
     Configuration,
@@ -45,6 +45,8 @@ log = logging.getLogger("aspen.replication")
 
 ADVANCES_MAX: Final = 64
 """Readies in a row before others have their turn."""
+
+_UNFIT_NS: Final = round(3 * REPLICATION_LACKING_EVERY_S * 1e9)
 
 UNWRITTEN_MAX: Final = RAFT_WRITES_WAITING_MAX // 2
 """Readies that are not durable yet; with more the core waits for the disk."""
@@ -94,6 +96,13 @@ class Running:
         """When this member learned that it is one no longer."""
         self.snapshots_wanted: dict[int, None] = {}
         """Members that the core says need a snapshot, until they are being sent one."""
+        self._leaderless_ns = ctx.now_ns()
+        """Since when no leader is known."""
+        self._patience_ns = round(options.election_s * REPLICATION_UNFIT_ELECTIONS * 1e9)
+        self.unfit: dict[int, int] = {}
+        """Members whose machines have lost their state, and when they last said so: they must not lead."""
+        self.led_ns = 0
+        """Since when this member leads."""
         self.pins: dict[int, int] = {}
         """Transfers of snapshots and their indices: the log above is kept for those who receive them."""
         self._marked = recovered.snapshot.index
@@ -216,9 +225,12 @@ class Running:
 
     def _led(self, leadership: Leadership) -> None:
         before, self.leadership = self.leadership, leadership
+        if before.leader != NOBODY and leadership.leader == NOBODY:
+            self._leaderless_ns = self._ctx.now_ns()
         if before.role is Role.LEADER and leadership.role is not Role.LEADER:
             self.snapshots_wanted.clear()
         if leadership.role is Role.LEADER:
+            self.led_ns = self._ctx.now_ns()
             log.info("member %d of group %d leads in term %d", self.seat.me, self.seat.group, leadership.term)
         self.on_leadership()
 
@@ -304,13 +316,21 @@ class Running:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, *, may_campaign: bool) -> None:
-        """Lets a tick pass. A member that may not campaign, as its machine is not fit to lead, only stops to wait."""
+        """Lets a tick pass.
+
+        A member that may not campaign, as its machine is not fit to lead, leaves that to others; when nobody comes to
+        lead, its log may be the one that is needed, and it leads until another can.
+        """
         now_ns = self._ctx.now_ns()
         self.reads.tick(now_ns)
         self.changes.tick(now_ns)
-        if self.is_frozen or not (may_campaign or self.is_leader):
+        if self.is_frozen:
             return
+        self.core.hold_back(not may_campaign)
         self.core.tick()
+        if not may_campaign and self.leadership.leader == NOBODY and now_ns - self._leaderless_ns > self._patience_ns:
+            self._leaderless_ns = now_ns
+            self.core.campaign()
         if self.seat.writer.is_full:
             self._maybe_compact()
         self._hand_over_if_stalled(now_ns)
@@ -324,12 +344,12 @@ class Running:
             self.hand_over()
 
     def hand_over(self) -> bool:
-        """Begins to hand leadership to the voter that has most; False when there is none that is heard of."""
-        status = self.core.status()
+        """Begins to hand leadership to the voter that has most; False when there is none that is heard of and fit."""
+        status, since_ns = self.core.status(), self._ctx.now_ns() - _UNFIT_NS
         if status.transferee != NOBODY:
             return True
         others = [(peer.match, member) for member, peer in status.peers.items() if peer.voter and peer.active]
-        others = [one for one in others if one[1] != self.seat.me]
+        others = [one for one in others if one[1] != self.seat.me and self.unfit.get(one[1], since_ns) <= since_ns]
         if not others:
             return False
         self.core.transfer_leadership(max(others)[1])

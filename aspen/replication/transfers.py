@@ -76,6 +76,10 @@ class Transfers:
         )
         self._sending[stream] = _Sending(member, make_ref(process), asked)
 
+    def is_sending(self, stream: int) -> bool:
+        """Whether that transfer is still wanted."""
+        return stream in self._sending
+
     def ended(self, running: Running, stream: int, to: int, index: int) -> None:
         """A transfer to a member is over: it has the state at `index`, or 0."""
         running.pins.pop(stream, None)

@@ -14,7 +14,7 @@ each comes back as the type that it was. There is no pickle, and bytes never cau
 only types that this process has registered by then. Exceptions travel as a substitute (see `remote`).
 
 `encode` raises `NotEncodable`, the caller's fault: the message names the place in the value. `decode` raises
-`BadFrame` and nothing else, the peer's fault, whatever the bytes are.
+`BadFrame` and nothing else, whatever the bytes are; `decode_partly` says whether only the types are to blame.
 
 Do not use it for data that is to outlive the classes: `type_id` names them. Fields are positional, and a
 peer with another number of fields refuses the message; add a new class instead.
@@ -31,7 +31,7 @@ from __future__ import annotations
 import aspen.errors
 import aspen.types
 from aspen.errors import BadFrame, NotEncodable
-from aspen.wire.decode import copy, decode
+from aspen.wire.decode import copy, decode, decode_partly
 from aspen.wire.encode import encode
 from aspen.wire.registry import message, register, register_custom, type_id_of
 from aspen.wire.remote import RemoteError, remote_traceback
@@ -42,6 +42,7 @@ __all__ = [
     "RemoteError",
     "copy",
     "decode",
+    "decode_partly",
     "encode",
     "message",
     "register",

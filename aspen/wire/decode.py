@@ -7,7 +7,7 @@ looked up by anything but the id under which it was registered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import cbor2
@@ -32,23 +32,27 @@ _FLAT_ITEM_SIZE_MAX: Final = 4_096
 _FLAT_INT_MAX: Final = (1 << 63) - 1
 
 
-def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX) -> object:
-    """The message that `data` holds. Needs at most about a hundred bytes of memory for each byte.
+def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX, start: int = 0) -> object:
+    """The message that `data` holds from `start` on. Needs at most about a hundred bytes of memory for each byte.
 
     Types of fields are not checked, only their number: a peer that is trusted enough to send is
     trusted to keep to a message's annotations.
 
     Raises:
-        BadFrame: for any bytes that `encode` would not have written, and for types that nobody has
-            registered here. Drop the connection that they came from.
+        BadFrame: for any bytes that are no message, and for types that nobody has registered here, or that do not
+            take these fields. `decode_partly` tells the one from the other.
     """
     if type(data) is not bytes:
         data = bytes(data)
-    scan(data, size_bytes_max)
+    return _loads(data, size_bytes_max, _UNTAG, start)
+
+
+def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, bool], object]], start: int) -> object:
+    scan(data, size_bytes_max, start)
     try:
         return cbor2.loads(
-            data,
-            semantic_decoders=_UNTAG,
+            memoryview(data)[start:] if start else data,
+            semantic_decoders=untag,
             max_depth=WIRE_DEPTH_MAX,
             allow_indefinite=False,
             allow_duplicate_keys=False,
@@ -56,6 +60,29 @@ def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYT
         )
     except Exception as error:
         raise BadFrame(_innermost(error)) from error
+
+
+def decode_partly(data: bytes, start: int = 0) -> tuple[object, list[str]]:
+    """The message, with a text in place of each value whose type is not known here or does not take its fields; and
+    why that is so, innermost first.
+
+    For the envelope of a message that `decode` refused: whom it is for, and who is to be told.
+
+    Raises:
+        BadFrame: the bytes are no message, whatever the types.
+    """
+    whys: list[str] = []
+
+    def read_typed(items: Any, immutable: bool) -> object:
+        type_id = _type_id(items)
+        try:
+            return _read_typed(items, immutable)
+        except Exception as error:
+            whys.append(_innermost(error))
+            # With a number: two values must not become one in a set.
+            return f"<{type_id:.200}, which cannot be read here ({len(whys)})>"
+
+    return _loads(data, FRAME_BYTES_MAX, {**_UNTAG, TAG_TYPED: read_typed}, start), whys
 
 
 def copy(value: Any) -> Any:
@@ -98,10 +125,14 @@ def _innermost(error: BaseException) -> str:
     return f"{error}" if isinstance(error, (BadFrame, cbor2.CBORError)) else f"{type(error).__name__}: {error}"[:500]
 
 
-def _read_typed(items: Any, immutable: bool) -> object:
+def _type_id(items: Any) -> str:
     if type(items) is not list or not items or type(items[0]) is not str:
         raise BadFrame("a typed value without a type id")
-    type_id = items[0]
+    return items[0]
+
+
+def _read_typed(items: Any, immutable: bool) -> object:
+    type_id = _type_id(items)
     reader = readers.get(type_id)
     if reader is None:
         raise BadFrame(

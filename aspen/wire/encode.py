@@ -86,8 +86,8 @@ class _Writers(dict[type, Writer]):
 writers: Final = _Writers()
 
 
-def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
-    """The bytes of a message.
+def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes = b"") -> bytes:
+    """The bytes of a message, with `prefix`, which does not count, in front.
 
     Takes None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, frozen dataclasses, enums,
     exceptions, and what `register_custom` names. Exactly these types: a subclass of `int` or `dict` would
@@ -96,17 +96,18 @@ def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
     Raises:
         NotEncodable: the message holds something else, or is too large or too deep. Names where.
     """
-    out = Out(size_bytes_max)
+    out = Out(size_bytes_max + len(prefix))
+    out += prefix
     try:
         writers[type(value)](out, value, 0)
-        if len(out) > size_bytes_max:
+        if len(out) > out.size_bytes_max:
             raise _too_large(out, value)
     except Refused as refused:
         raise NotEncodable(_explain(value, refused)) from None
     data = bytes(out)
     if len(data) > size_bytes_max // ITEM_BYTES_MIN:
         try:
-            scan(data, size_bytes_max)
+            scan(data, size_bytes_max, len(prefix))
         except Exception as error:
             raise NotEncodable(f"the message, a {type(value).__qualname__}, is too large: {error}; split it") from None
     return data

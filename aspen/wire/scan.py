@@ -62,16 +62,16 @@ def _tables() -> tuple[list[int], list[int]]:
 _STEP, _OWED = _tables()
 
 
-def scan(data: bytes, size_bytes_max: int = FRAME_BYTES_MAX) -> None:
-    """Checks that `data` is exactly one item, made of what Aspen uses only.
+def scan(data: bytes, size_bytes_max: int = FRAME_BYTES_MAX, start: int = 0) -> None:
+    """Checks that `data`, from `start` on, is exactly one item, made of what Aspen uses only.
 
     Raises:
         BadFrame: it is not. Drop the connection that it came from.
     """
     end = len(data)
-    if end > size_bytes_max:
-        raise BadFrame(f"the frame has {end} bytes, at most {size_bytes_max} are allowed")
-    position, pending = 0, 1
+    if end - start > size_bytes_max:
+        raise BadFrame(f"the frame has {end - start} bytes, at most {size_bytes_max} are allowed")
+    position, pending = start, 1
     step, owed = _STEP, _OWED
     try:
         for _ in repeat(None, size_bytes_max // ITEM_BYTES_MIN):

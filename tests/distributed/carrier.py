@@ -57,6 +57,8 @@ class Wire:
 class End:
     """One node's end: `aspen.distributed.Carrier`."""
 
+    prefix = b""
+
     def __init__(self, wire: Wire, node: SimNode) -> None:
         self.wire = wire
         self.node = node

@@ -22,7 +22,7 @@ from aspen.distributed.joining import TakenIn
 from aspen.distributed.members import Digest, MemberRecord, Said
 from aspen.distributed.relay import Answer, Ask, End, Leave, Taken
 from aspen.distributed.remote import Remote
-from aspen.distributed.roles import REMOTE, SIGNALS
+from aspen.distributed.roles import REMOTE, REPLICATED, SIGNALS
 from aspen.otp import Actor, call, child, start
 from aspen.sim import Cluster, SimNode
 from aspen.trust import Role
@@ -36,6 +36,7 @@ SAMPLES: dict[bytes, list[Any]] = {
     b"g": [Changes(PEER, 1, 0, []), GroupDigest({}, True), TablePage(PEER, 1, 0, 0, 1, [])],
     b"r": [Ask(1, b""), Answer(1, b""), Taken(1), Leave(1), End(1, "failed", "x")],
     b"j": [TakenIn("n3", "shop")],
+    b"c": [b"to a group that is not here"],
 }
 """By the first byte of a message between nodes: all that may follow. `b"a"` are signals between actors: see below."""
 
@@ -72,7 +73,7 @@ def test_every_place_that_decodes_is_known() -> None:
 def test_every_kind_and_every_type_is_tried_here() -> None:
     kinds = {value for value in vars(distribution).values() if type(value) is bytes and len(value) == 1}
     assert kinds == set(SAMPLES) | {b"a"}
-    tried = {type_id_of(type(sample)) for samples in SAMPLES.values() for sample in samples}
+    tried = {type_id_of(type(sample)) or REPLICATED for samples in SAMPLES.values() for sample in samples}
     assert tried == set(REMOTE) - {type_id_of(Envelope)}  # within an Ask: `tests/shell/test_relay.py`
 
 
@@ -121,7 +122,11 @@ async def sent(node: SimNode, messages: list[bytes]) -> list[str]:
 
 @pytest.mark.parametrize("role", [*Role, None])
 def test_a_message_of_a_node_is_taken_from_nodes_only(role: Role | None) -> None:
-    messages = [kind + wire.encode(sample) for kind, samples in SAMPLES.items() for sample in samples]
+    messages = [
+        kind + (sample if type(sample) is bytes else wire.encode(sample))
+        for kind, samples in SAMPLES.items()
+        for sample in samples
+    ]
 
     async def scenario(node: SimNode, told: list[Any]) -> None:
         refused = await sent(node, messages)

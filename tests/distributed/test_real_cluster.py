@@ -227,13 +227,29 @@ def test_bonds_tell_the_reason_across_nodes(trio: RealCluster, code: str, wanted
     assert trio.until_seen("real-1", since, lambda seen: len(seen) >= 1) == [wanted]
 
 
-def test_a_message_of_an_unknown_class_costs_the_session_and_not_the_node(trio: RealCluster) -> None:
-    code = "class Odd:\n    n: int\n\nOdd = wire.message(Odd)\n"
-    answer = trio.ask("real-1", f"from aspen import wire\n{HELPERS}{code}await failure(till.echo(Odd(1)))")
-    assert answer[0] == "NoConnection"
-    trio.until_log("no type")
+UNKNOWN = """
+from aspen import wire
+class Odd:
+    n: int
+Odd = wire.message(Odd)
+watched = await whereis(Witness, 'witness').watch_till('real-2')
+till.end(Odd(1))
+told = await failure(till.echo(Odd(1)))
+left = await till.add(1)
+kill(watched)
+(told, left)
+"""
+
+
+def test_a_message_of_an_unknown_class_costs_itself_and_not_the_session(trio: RealCluster) -> None:
+    since = len(trio.seen("real-1"))
+    told, left = trio.ask("real-1", HELPERS + UNKNOWN)
+    assert told[0] == "NotUnderstood"
+    assert left == 1
+    trio.until_log("dead letter (not understood)")
+    seen = trio.until_seen("real-1", since, lambda seen: len(seen) >= 1)
+    assert seen == [("Down", "killed")], "the session that held the monitor went on"
     trio.whole()
-    assert trio.ask("real-1", HELPERS + "await till.add(1)") == 1
 
 
 # -- what is no message of a node ----------------------------------------------------------------------------

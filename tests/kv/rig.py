@@ -100,10 +100,12 @@ class Rig:
 
     def crash(self, *, power: bool = False) -> None:
         """What was not written is lost, and with the power perhaps the last commit; the log is applied again."""
+        synced = self.machine.synced
         self.disk.cut_off()
         if power:
             self.disk.lose_power()
         self.machine = self.open()
+        assert self.machine.applied >= synced, "what was synced is lost"
         self.replay()
 
     def replay(self) -> None:

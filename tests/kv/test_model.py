@@ -148,6 +148,16 @@ def applied_is_not_in_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machine, "_state", state)
 
 
+def visible_counts_as_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Machine.flushed
+
+    def flushed(self: Machine, flush: Flush) -> None:
+        original(self, flush)
+        self._synced = self._visible
+
+    monkeypatch.setattr(Machine, "flushed", flushed)
+
+
 def replay_applies_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Machine.apply
 
@@ -308,6 +318,7 @@ PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     compaction_loses_deletions_at_its_revision,
     compaction_forgets_where_it_was,
     applied_is_not_in_the_flush,
+    visible_counts_as_synced,
     replay_applies_twice,
     retry_is_executed_again,
     errors_are_not_kept,

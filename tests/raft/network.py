@@ -344,6 +344,9 @@ class Network:
                     busy = True
                     if id != slow:
                         self.sync(id, len(member.writes))
+                if member.raft is not None and member.writes and id != slow:
+                    busy = True
+                    self.sync(id, len(member.writes))
             for flight in [flight for flight in self.flights if self._moves(flight, chosen)]:
                 busy = True
                 self.deliver(flight)

@@ -14,10 +14,11 @@ import aspen.sim
 from aspen import AspenError, kill, whereis
 from aspen.errors import NotLeader, Overloaded
 from aspen.journal import JournalOptions
+from aspen.journal.directory import SUSPECT
 from aspen.replication.options import PeerOptions
 from aspen.replication.peer import RaftPeer
 from aspen.sim import Phases, SimNode, Simulation, Workload
-from aspen.sim.faults import FAULT_CLASSES
+from aspen.sim.faults import FAULT_CLASSES, mode_of
 from tests.replication.cluster import main_of
 from tests.replication.ledger import Ledger, Lost, read, write
 from tests.replication.watching import Watch
@@ -80,10 +81,28 @@ async def kill_actor(sim: Simulation, node: str, cls: Any, name: str) -> None:
     await sim.call(node, do)
 
 
+def renew_suspect_disks(sim: Simulation) -> None:
+    """A node whose disk has failed does not start any more, until somebody gives it another."""
+    for name in sim.nodes:
+        node = sim.node(name)
+        raft = node.disk._directories.get("raft")
+        working = not any(
+            name in one.targets for one in sim.plan.episodes if one.kind == "disk" and one.end_ns > sim.now_ns
+        )
+        if raft is not None and SUSPECT in raft.names and working:
+            sim.branch("operator.new_disk")
+            was_up = node.is_up
+            sim.crash(name)
+            node.disk.wipe()
+            if was_up:
+                sim.restart(name)
+
+
 async def operator(sim: Simulation, done: list[bool]) -> None:
     """Puts new members in the place of refused ones, and promotes learners."""
     while not done:
         await sim.sleep(0.5)
+        renew_suspect_disks(sim)
         leading = leaders(sim)
         if not leading:
             continue
@@ -110,15 +129,19 @@ async def operator(sim: Simulation, done: list[bool]) -> None:
 
 
 async def chaos(sim: Simulation, done: list[bool]) -> None:
-    """Kills members and machines, moves leadership, removes members: nothing that a plan has."""
+    """Kills members and machines, moves leadership, removes members: nothing that a plan has.
+
+    No member is removed where the plan takes disks: the rest would have to survive more than it can.
+    """
     rng = sim.rng("chaos")
+    takes_disks = any(mode_of(one.kind, one.mode).damage == "disk" for one in sim.plan.episodes)
     while not done and sim.now_ns < sim.plan.phases.safety_ns:
         await sim.sleep(0.3 + rng.random())
         node = rng.choice(sim.nodes)
         if not sim.node(node).is_up:
             continue
         try:
-            match rng.randrange(4):
+            match rng.randrange(3 if takes_disks else 4):
                 case 0:
                     await kill_actor(sim, node, RaftPeer, "raft")
                     sim.branch("chaos.peer_killed")
@@ -197,4 +220,17 @@ async def group(sim: Simulation) -> None:
     steps_max=4_000_000,
 )
 async def group_with_disks(sim: Simulation) -> None:
+    await scenario(sim)
+
+
+@aspen.sim.test(
+    nodes=3,
+    seeds=3,
+    faults=("disk", "crash", "storage", "resources", "pause"),
+    options={"chaos": ""},
+    phases=Phases(15 * SECOND_NS, 15 * SECOND_NS, 20 * SECOND_NS),
+    workload=Workload(3, 150, 3),
+    steps_max=4_000_000,
+)
+async def group_on_bad_disks(sim: Simulation) -> None:
     await scenario(sim)

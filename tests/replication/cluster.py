@@ -64,6 +64,10 @@ class Group:
         """The actor itself."""
         return self._actor(node, "raft")
 
+    def running(self, node: str) -> Any:
+        peer = self.peer(node)
+        return peer._running if peer is not None else None
+
     def ledger(self, node: str) -> Any:
         return self._actor(node, "ledger")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aspen import kill, whereis
-from aspen.errors import MemberBehind, NotLeader, QuorumLoss, UsageError
+from aspen.errors import MemberBehind, NotLeader, Overloaded, QuorumLoss, UsageError
 from aspen.replication.records import Stage
 from aspen.sim import Cluster
 from aspen.sim.link import LinkQuality
@@ -143,6 +143,34 @@ def test_a_machine_that_lost_its_state_gets_a_snapshot(seed: int) -> None:
         await group.until(lambda: group.ledger(lost) is not None and group.ledger(lost).restores == 1)
         await group.until(lambda: caught_up(group, lost, leader))
         assert await group.get("key-59", lost) == 60
+
+    run(seed, 3, scenario, **SMALL)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_leader_whose_machine_has_lost_its_state_hands_over_and_gets_a_snapshot(seed: int) -> None:
+    async def scenario(group: Group) -> None:
+        await group.boot()
+        leader = await group.leader()
+        for number in range(60):
+            await group.put(f"key-{number}", number + 1)
+        lost = next(node for node in group.cluster.nodes if node != leader)
+        await group.until(lambda: group.peer(lost)._running.core._log.offset > 0)
+        group.cluster.crash(lost, power=False)
+        del group.cluster.node(lost).disk._directories["ledger"]
+        group.cluster.network.set_quality(LinkQuality(60_000_000, 80_000_000))  # A snapshot takes its time.
+        group.cluster.restart(lost)
+        await group.until(
+            lambda: group.peer(lost) and group.peer(lost)._running and group.peer(lost)._running.leader_node
+        )
+        await group.ask(leader, "transfer", lost)
+        assert await group.leader(among=[lost]) == lost
+        assert group.peer(lost)._is_machine_lost
+        with pytest.raises(Overloaded, match="not fit"):
+            await group.ask(lost, "propose", b"x")
+        other = await group.leader(among=[node for node in group.cluster.nodes if node != lost])
+        await group.until(lambda: caught_up(group, lost, other))
+        await group.put("k", 1)
 
     run(seed, 3, scenario, **SMALL)
 

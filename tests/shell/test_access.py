@@ -51,9 +51,8 @@ MAY = {ADA: ADMIN_MAY, NEO: ADMIN_MAY, OLE: OPERATOR_MAY, CLEO: {"kv"}, JOE: JOI
 
 def test_the_tables_name_every_operation() -> None:
     assert set(EXAMPLES) == set(OPERATIONS) == ADMIN_MAY | JOINER_MAY
-    assert all(
-        operation.role in (Role.ADMIN, Role.OPERATOR, Role.CLIENT, Role.JOINER) for operation in OPERATIONS.values()
-    )
+    roles = (Role.ADMIN, Role.OPERATOR, Role.CLIENT, Role.JOINER)
+    assert all(operation.role in roles for operation in OPERATIONS.values())
 
 
 @pytest.mark.parametrize("op", OPERATIONS)

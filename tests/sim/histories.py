@@ -165,7 +165,7 @@ def lost_write(history: History, rng: random.Random) -> History | None:
 def duplicated_apply(history: History, rng: random.Random) -> History | None:
     """A retry is applied a second time."""
     assert history.log is not None
-    places = [at for at, entry in enumerate(history.log) if entry.kind == "add"]
+    places = [at for at, entry in enumerate(history.log) if entry.kind in {"add", "put"}]
     if not places:
         return None
     at = rng.choice(places)

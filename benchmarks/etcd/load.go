@@ -1,0 +1,280 @@
+// Load for etcd, with etcd's own client: what `aspen bench kv` does to Aspen, done to etcd by a program in its own language.
+//
+// One run is one kind of work by so many clients for so many seconds; it prints one line of JSON. Clients are goroutines
+// in closed loops. They share connections as those of etcd's own benchmark tool do: client i uses connection i modulo
+// their number, connection j goes to endpoint j modulo theirs.
+//
+//	put    a 256-byte value to a random key of the key space
+//	get    a linearizable get of a random key
+//	sget   a serializable one
+//	range  a linearizable range of 100 keys
+//	fill   each key of the key space once; what get, sget and range need
+//	gap    puts through every endpoint at once, each with a short deadline; tells the longest time between two that were
+//	       accepted, to be run while somebody kills the leader
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand"
+	"os"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/clientv3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/grpclog"
+)
+
+const (
+	dialTimeout    = 5 * time.Second
+	requestTimeout = 10 * time.Second
+	gapTimeout     = 200 * time.Millisecond
+	gapPause       = 5 * time.Millisecond
+	rangeLength    = 100
+	txnLength      = 100 // of fill; at most 128 are allowed
+)
+
+var (
+	endpoints = flag.String("endpoints", "127.0.0.1:2379", "comma-separated")
+	work      = flag.String("work", "put", "put, get, sget, range, fill or gap")
+	clients   = flag.Int("clients", 100, "closed loops at once")
+	conns     = flag.Int("conns", 100, "connections; never more than clients")
+	seconds   = flag.Float64("seconds", 5, "how long it is measured")
+	warmup    = flag.Float64("warmup", 1, "seconds before that, which do not count")
+	keySpace  = flag.Int("keys", 10000, "different keys")
+	valueSize = flag.Int("value-bytes", 256, "size of a value")
+)
+
+type report struct {
+	Work       string  `json:"work"`
+	Clients    int     `json:"clients"`
+	Conns      int     `json:"conns"`
+	Operations int     `json:"operations"`
+	Failures   int     `json:"failures"`
+	Seconds    float64 `json:"seconds"`
+	PerSecond  float64 `json:"per_s"`
+	P50        float64 `json:"p50_ms"`
+	P99        float64 `json:"p99_ms"`
+	Max        float64 `json:"max_ms"`
+	GapSeconds float64 `json:"gap_s"`
+}
+
+func main() {
+	flag.Parse()
+	if *clients < 1 || *conns < 1 || *keySpace < 2*rangeLength || *seconds <= 0 {
+		fail(fmt.Errorf("-clients and -conns must be at least 1, -keys at least %d, -seconds above 0", 2*rangeLength))
+	}
+	// A member that is killed is what some runs are about; the transport need not tell.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(devNull(), devNull(), devNull()))
+	var result report
+	switch *work {
+	case "put", "get", "sget", "range":
+		result = measure()
+	case "fill":
+		result = fill()
+	case "gap":
+		result = gap()
+	default:
+		fail(fmt.Errorf("-work %s is none of put, get, sget, range, fill, gap", *work))
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func devNull() *os.File {
+	file, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		fail(err)
+	}
+	return file
+}
+
+func dial(endpoint string) *clientv3.Client {
+	quiet := zap.NewProductionConfig()
+	quiet.Level = zap.NewAtomicLevelAt(zap.FatalLevel)
+	config := clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: dialTimeout, LogConfig: &quiet}
+	client, err := clientv3.New(config)
+	if err != nil {
+		fail(fmt.Errorf("cannot reach %s: %w", endpoint, err))
+	}
+	return client
+}
+
+func connections(count int) []*clientv3.Client {
+	all := strings.Split(*endpoints, ",")
+	made := make([]*clientv3.Client, count)
+	for i := range made {
+		made[i] = dial(all[i%len(all)])
+	}
+	return made
+}
+
+func key(number int) string { return fmt.Sprintf("bench/%010d", number) }
+
+func value(random *rand.Rand) string {
+	bytes := make([]byte, *valueSize)
+	random.Read(bytes)
+	return string(bytes)
+}
+
+func once(ctx context.Context, client *clientv3.Client, random *rand.Rand) error {
+	var err error
+	switch *work {
+	case "put":
+		_, err = client.Put(ctx, key(random.Intn(*keySpace)), value(random))
+	case "get":
+		err = answered(1)(client.Get(ctx, key(random.Intn(*keySpace))))
+	case "sget":
+		err = answered(1)(client.Get(ctx, key(random.Intn(*keySpace)), clientv3.WithSerializable()))
+	case "range":
+		first := random.Intn(*keySpace - rangeLength)
+		err = answered(rangeLength)(client.Get(ctx, key(first), clientv3.WithRange(key(first+rangeLength))))
+	}
+	return err
+}
+
+// An answer without what was asked for would be fast, and no answer.
+func answered(want int) func(*clientv3.GetResponse, error) error {
+	return func(response *clientv3.GetResponse, err error) error {
+		if err == nil && len(response.Kvs) != want {
+			return fmt.Errorf("%d keys came instead of %d; run -work fill first", len(response.Kvs), want)
+		}
+		return err
+	}
+}
+
+func measure() report {
+	count := *conns
+	if count > *clients {
+		count = *clients
+	}
+	pool := connections(count)
+	began := time.Now().Add(time.Duration(*warmup * float64(time.Second)))
+	end := began.Add(time.Duration(*seconds * float64(time.Second)))
+	latencies := make([][]time.Duration, *clients)
+	failures := make([]int, *clients)
+	reasons := make([]error, *clients)
+	var group sync.WaitGroup
+	for i := 0; i < *clients; i++ {
+		group.Add(1)
+		go func(i int) {
+			defer group.Done()
+			random := rand.New(rand.NewSource(int64(i) + 1))
+			client := pool[i%len(pool)]
+			for {
+				asked := time.Now()
+				if !asked.Before(end) {
+					return
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+				err := once(ctx, client, random)
+				cancel()
+				took := time.Since(asked)
+				if err != nil {
+					failures[i]++
+					reasons[i] = err
+				} else if done := asked.Add(took); !done.Before(began) && done.Before(end) {
+					latencies[i] = append(latencies[i], took)
+				}
+			}
+		}(i)
+	}
+	group.Wait()
+	var all []time.Duration
+	failed := 0
+	for i := range latencies {
+		all = append(all, latencies[i]...)
+		failed += failures[i]
+	}
+	for _, reason := range reasons {
+		if reason != nil {
+			fmt.Fprintf(os.Stderr, "%d requests failed; one of them: %v\n", failed, reason)
+			break
+		}
+	}
+	result := summary(all, *seconds)
+	result.Conns, result.Failures = count, failed
+	return result
+}
+
+func summary(all []time.Duration, took float64) report {
+	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
+	result := report{Work: *work, Clients: *clients, Operations: len(all), Seconds: took}
+	if len(all) > 0 {
+		milliseconds := func(at int) float64 { return float64(all[at].Nanoseconds()) / 1e6 }
+		result.PerSecond = float64(len(all)) / took
+		result.P50 = milliseconds(len(all) / 2)
+		result.P99 = milliseconds(len(all) * 99 / 100)
+		result.Max = milliseconds(len(all) - 1)
+	}
+	return result
+}
+
+func fill() report {
+	client := connections(1)[0]
+	random := rand.New(rand.NewSource(1))
+	began := time.Now()
+	for first := 0; first < *keySpace; first += txnLength {
+		var puts []clientv3.Op
+		for number := first; number < first+txnLength && number < *keySpace; number++ {
+			puts = append(puts, clientv3.OpPut(key(number), value(random)))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		_, err := client.Txn(ctx).Then(puts...).Commit()
+		cancel()
+		if err != nil {
+			fail(err)
+		}
+	}
+	took := time.Since(began).Seconds()
+	return report{Work: *work, Clients: 1, Conns: 1, Operations: *keySpace, Seconds: took, PerSecond: float64(*keySpace) / took}
+}
+
+// One loop an endpoint: the first survivor that accepts a write ends the gap, whichever it is.
+func gap() report {
+	all := strings.Split(*endpoints, ",")
+	end := time.Now().Add(time.Duration(*seconds * float64(time.Second)))
+	var mutex sync.Mutex
+	var accepted []time.Time
+	failed := 0
+	var group sync.WaitGroup
+	for i, endpoint := range all {
+		group.Add(1)
+		go func(i int, client *clientv3.Client) {
+			defer group.Done()
+			random := rand.New(rand.NewSource(int64(i) + 1))
+			for time.Now().Before(end) {
+				ctx, cancel := context.WithTimeout(context.Background(), gapTimeout)
+				_, err := client.Put(ctx, key(random.Intn(*keySpace)), value(random))
+				cancel()
+				mutex.Lock()
+				if err == nil {
+					accepted = append(accepted, time.Now())
+				} else {
+					failed++
+				}
+				mutex.Unlock()
+				time.Sleep(gapPause)
+			}
+		}(i, dial(endpoint))
+	}
+	group.Wait()
+	result := report{Work: *work, Clients: len(all), Conns: len(all), Operations: len(accepted), Failures: failed, Seconds: *seconds}
+	for i := 1; i < len(accepted); i++ {
+		if between := accepted[i].Sub(accepted[i-1]).Seconds(); between > result.GapSeconds {
+			result.GapSeconds = between
+		}
+	}
+	return result
+}
