@@ -50,7 +50,8 @@ class Stores:
 
     def __init__(self, cluster: Cluster, voters: Iterable[str] | None = None, **options: Any) -> None:
         self.cluster = cluster
-        peer = PeerOptions(voters=tuple(voters or cluster.nodes), name=PEER)
+        of_peer = {name: options.pop(name) for name in ("compact_entries", "keep_entries") if name in options}
+        peer = PeerOptions(voters=tuple(voters or cluster.nodes), name=PEER, **of_peer)
         self.main = main_of(tuple(cluster.nodes), StoreOptions(peer=peer, **options))
 
     async def boot(self, *names: str) -> None:

@@ -1,6 +1,6 @@
 """Watches under drawn faults: each stream is the slice of what was committed, across resumes; and alive when healed.
 
-    aspen sim run tests.kv.watch_campaign:watches --seeds 50
+aspen sim run tests.kv.watch_campaign:watches --seeds 50
 """
 
 from __future__ import annotations
