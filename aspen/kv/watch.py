@@ -181,16 +181,21 @@ class Watch:
 
     async def __anext__(self) -> Event:
         """The next event. Raises Compacted."""
-        while self._at >= len(self._current[1]):
-            self._current, self._at = await self._next(), 0
+        # One frame for each event, as thousands of watches may be told of the same one.
+        while True:
+            revision, events, _, whole = self._current
+            at = self._at
+            if at < len(events):
+                self._at = at = at + 1
+                if whole and at == len(events):
+                    self._handed = revision
+                return events[at - 1]
+            if not self._queue:
+                await self._wait()
+                continue
+            self._current, self._at = self._pop(), 0
             if not self._current[1]:
                 self._handed = self._current[0]
-        revision, events, _, whole = self._current
-        event = events[self._at]
-        self._at += 1
-        if whole and self._at == len(events):
-            self._handed = revision
-        return event
 
     def revisions(self) -> Revisions:
         """Whole revisions: their number, and the events in their order. With `progress` now and then one without
@@ -231,15 +236,22 @@ class Watch:
 
     async def _next(self) -> Told:
         while not self._queue:
-            if self._error is not None:
-                raise _again(self._error)
-            if self._waiter is not None:
-                raise UsageError("somebody reads this watch already; one reads, or make another watch")
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._wait()
+        return self._pop()
+
+    async def _wait(self) -> None:
+        """Returns when something may have come. Raises what has ended the watch."""
+        if self._error is not None:
+            raise _again(self._error)
+        if self._waiter is not None:
+            raise UsageError("somebody reads this watch already; one reads, or make another watch")
+        self._waiter = waiter = self._client.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _pop(self) -> Told:
         told = self._queue.popleft()
         self._bytes -= told[2]
         if self.paused and not self._queue and self._error is None:
@@ -257,27 +269,36 @@ class Watch:
         if self._began is not None and not self._began.done():
             self._began.set_result(None)
 
-    def take(self, revision: int, events: tuple[Event, ...], size: int, more: bool) -> bool:
+    def take(self, told: Told) -> bool:
         """Takes what has happened. True: so much waits that no more is wanted for now."""
+        revision, events, size, whole = told
+        if whole and revision >= self.next and not self._skip and not self._part:
+            self.next = revision + 1
+            self._given = 0
+            self._put(told)
+            return self._is_full()
         if revision < self.next:
             return False  # It has been seen: a member began earlier than it was asked to.
         if self._skip:
             skipped = min(self._skip, len(events))
             self._skip -= skipped
             events = events[skipped:]
-        if more and not self.options.fragment:
+        if not whole and not self.options.fragment:
             self._part += events
             self._part_bytes += size
             return False
         if self._part:
             events, size = (*self._part, *events), size + self._part_bytes
             self._part, self._part_bytes = [], 0
-        if more:
-            self._given += len(events)
-        else:
+        if whole:
             self._given = 0
             self.next = revision + 1
-        self._put((revision, events, size, not more))
+        else:
+            self._given += len(events)
+        self._put((revision, events, size, whole))
+        return self._is_full()
+
+    def _is_full(self) -> bool:
         if self._bytes <= WATCH_CLIENT_BYTES_MAX and len(self._queue) <= WATCH_CLIENT_REVISIONS_MAX:
             return False
         self.paused = True

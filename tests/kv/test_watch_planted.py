@@ -56,7 +56,7 @@ def who_had_no_room_is_taken_for_level(patch: pytest.MonkeyPatch) -> None:
 
 def a_part_is_taken_for_a_revision(patch: pytest.MonkeyPatch) -> None:
     take = Watch.take
-    patch.setattr(Watch, "take", lambda self, revision, events, size, more: take(self, revision, events, size, False))
+    patch.setattr(Watch, "take", lambda self, told: take(self, (*told[:3], True)))
 
 
 def a_watch_that_was_not_read_goes_on_from_now(patch: pytest.MonkeyPatch) -> None:
