@@ -81,7 +81,8 @@ async def _fan_out(kvs: list[Kv], watches: int, seconds: float, window: int) -> 
     now_ns = RealClock.mono_ns
     delays_ns: list[int] = []
     key = b"bench/watched"
-    puts = 0
+    puts = due = 0
+    all_read = asyncio.Event()
 
     async def write() -> None:
         nonlocal puts
@@ -93,6 +94,8 @@ async def _fan_out(kvs: list[Kv], watches: int, seconds: float, window: int) -> 
         async for event in watch:
             put_ns = int.from_bytes(event.kv.value[:8], "big")
             delays_ns.append(now_ns() - put_ns)
+            if len(delays_ns) == due:
+                all_read.set()
 
     async with contextlib.AsyncExitStack() as stack:
         made = [kvs[number % len(kvs)].watch(key, timeout=60.0) for number in range(watches)]
@@ -102,7 +105,9 @@ async def _fan_out(kvs: list[Kv], watches: int, seconds: float, window: int) -> 
         end_ns = began_ns + round(seconds * 1e9)
         await asyncio.gather(*(write() for _ in range(window)))
         due = puts * watches
-        await _all_of(delays_ns, due)
+        async with asyncio.timeout(60):
+            if len(delays_ns) < due:
+                await all_read.wait()
         took_s = (now_ns() - began_ns) / 1e9
         for reader in readers:
             reader.cancel()
@@ -114,12 +119,3 @@ async def _fan_out(kvs: list[Kv], watches: int, seconds: float, window: int) -> 
         "p50_ms": delays_ns[len(delays_ns) // 2] / 1e6,
         "p99_ms": delays_ns[len(delays_ns) * 99 // 100] / 1e6,
     }
-
-
-async def _all_of(delays_ns: list[int], due: int) -> None:
-    """Returns when all events that are due have been read."""
-    async with asyncio.timeout(60):
-        while True:
-            if len(delays_ns) >= due:
-                return
-            await asyncio.sleep(0.005)

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from aspen.cli.app import DONE, Settings, on_loop, print_json_line
-from aspen.cli.kv import as_text, hex_option, node_option, store, to_bytes
+from aspen.cli.kv import as_text, hex_option, to_bytes
+from aspen.cli.storing import node_option, store
 from aspen.errors import UsageError
 from aspen.io.signals import StopSignals
 from aspen.kv.json_txn import bytes_as_json, kv_as_json
@@ -55,12 +56,13 @@ async def watch(
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[str] = loop.create_future()
     async with store(settings, where, timeout, exactly_once=False) as client:
-        with StopSignals(loop, lambda name: stopped.done() or stopped.set_result(name)):
+        with StopSignals(loop, lambda name: None if stopped.done() else stopped.set_result(name)):
             async with client.watch(**span, start=start, prev_kv=prev, timeout=timeout) as watch:
                 if sys.stderr.isatty():
                     click.echo(f"watching from revision {start or watch.revision + 1} on; Ctrl-C ends it", err=True)
                 reading = asyncio.ensure_future(_print(watch, as_hex, as_json))
-                await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {reading, stopped}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if reading.done():
                     await reading  # It ends by an error only.
                 reading.cancel()

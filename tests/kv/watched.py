@@ -14,7 +14,7 @@ from typing import Any
 from aspen.actor import system_of_loop
 from aspen.errors import AspenError, CallTimeout, Compacted, NoConnection
 from aspen.kv import watch as watch_module
-from aspen.kv import watch_actor, watching
+from aspen.kv import watch_actor, watch_streams, watching
 from aspen.kv.inside import kv_of
 from aspen.kv.types import FROM_KEY, Event
 from aspen.kv.window import Window
@@ -27,12 +27,11 @@ SMALL = {
     watch_module: {"WATCH_CLIENT_REVISIONS_MAX": 4, "WATCH_CLIENT_BYTES_MAX": 3_000},
     watch_actor: {"WATCH_ANSWER_BYTES": 600, "WATCH_PAGE_EVENTS": 5},
     watching: {
-        "WATCH_STREAM_BYTES_MAX": 2_500,
         "WATCH_FRAGMENT_BYTES": 400,
         "WATCH_CATCH_UP_WATCHES": 6,
         "WATCH_CATCH_UP_RANGES": 2,
-        "WATCH_MARK_EXCEPTIONS_MAX": 2,
     },
+    watch_streams: {"WATCH_STREAM_BYTES_MAX": 2_500, "WATCH_MARK_EXCEPTIONS_MAX": 2},
 }
 """Bounds so small that all of them are met."""
 
