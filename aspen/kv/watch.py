@@ -63,6 +63,7 @@ class Watch:
         "_error",
         "_given",
         "_handed",
+        "_last",
         "_marked_s",
         "_marks",
         "_part",
@@ -122,6 +123,8 @@ class Watch:
         """The event of it that the reader gets next."""
         self._handed = max(start - 1, 0)
         """Up to where everything was given to the reader."""
+        self._last = max(start - 1, 0)
+        """The revision that the reader was told of last, or is going to be."""
         self._waiter: asyncio.Future[None] | None = None
         self._error: AspenError | None = None
         self._marks: list[asyncio.Future[int]] = []
@@ -178,16 +181,21 @@ class Watch:
 
     async def __anext__(self) -> Event:
         """The next event. Raises Compacted."""
-        while self._at >= len(self._current[1]):
-            self._current, self._at = await self._next(), 0
+        # One frame for each event, as thousands of watches may be told of the same one.
+        while True:
+            revision, events, _, whole = self._current
+            at = self._at
+            if at < len(events):
+                self._at = at = at + 1
+                if whole and at == len(events):
+                    self._handed = revision
+                return events[at - 1]
+            if not self._queue:
+                await self._wait()
+                continue
+            self._current, self._at = self._pop(), 0
             if not self._current[1]:
                 self._handed = self._current[0]
-        revision, events, _, whole = self._current
-        event = events[self._at]
-        self._at += 1
-        if whole and self._at == len(events):
-            self._handed = revision
-        return event
 
     def revisions(self) -> Revisions:
         """Whole revisions: their number, and the events in their order. With `progress` now and then one without
@@ -228,15 +236,22 @@ class Watch:
 
     async def _next(self) -> Told:
         while not self._queue:
-            if self._error is not None:
-                raise _again(self._error)
-            if self._waiter is not None:
-                raise UsageError("somebody reads this watch already; one reads, or make another watch")
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._wait()
+        return self._pop()
+
+    async def _wait(self) -> None:
+        """Returns when something may have come. Raises what has ended the watch."""
+        if self._error is not None:
+            raise _again(self._error)
+        if self._waiter is not None:
+            raise UsageError("somebody reads this watch already; one reads, or make another watch")
+        self._waiter = waiter = self._client.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _pop(self) -> Told:
         told = self._queue.popleft()
         self._bytes -= told[2]
         if self.paused and not self._queue and self._error is None:
@@ -250,31 +265,40 @@ class Watch:
         """A member has begun it as of that revision."""
         if not self.next:
             self.next = revision + 1
-            self._handed = revision
+            self._handed = self._last = revision
         if self._began is not None and not self._began.done():
             self._began.set_result(None)
 
-    def take(self, revision: int, events: tuple[Event, ...], size: int, more: bool) -> bool:
+    def take(self, told: Told) -> bool:
         """Takes what has happened. True: so much waits that no more is wanted for now."""
+        revision, events, size, whole = told
+        if whole and revision >= self.next and not self._skip and not self._part:
+            self.next = revision + 1
+            self._given = 0
+            self._put(told)
+            return self._is_full()
         if revision < self.next:
             return False  # It has been seen: a member began earlier than it was asked to.
         if self._skip:
             skipped = min(self._skip, len(events))
             self._skip -= skipped
             events = events[skipped:]
-        if more and not self.options.fragment:
+        if not whole and not self.options.fragment:
             self._part += events
             self._part_bytes += size
             return False
         if self._part:
             events, size = (*self._part, *events), size + self._part_bytes
             self._part, self._part_bytes = [], 0
-        if more:
-            self._given += len(events)
-        else:
+        if whole:
             self._given = 0
             self.next = revision + 1
-        self._put((revision, events, size, not more))
+        else:
+            self._given += len(events)
+        self._put((revision, events, size, whole))
+        return self._is_full()
+
+    def _is_full(self) -> bool:
         if self._bytes <= WATCH_CLIENT_BYTES_MAX and len(self._queue) <= WATCH_CLIENT_REVISIONS_MAX:
             return False
         self.paused = True
@@ -289,7 +313,7 @@ class Watch:
 
     def mark(self, revision: int, now_s: float) -> None:
         """Everything up to `revision` has come: told to a reader that wants to know, now and then."""
-        if self._queue or self._part or now_s - self._marked_s < WATCH_PULL_S / 2 or revision <= self._handed:
+        if self._queue or self._part or now_s - self._marked_s < WATCH_PULL_S / 2 or revision <= self._last:
             return
         self._marked_s = now_s
         self._put((revision, (), WATCH_EVENT_OVERHEAD_BYTES, True))
@@ -321,6 +345,7 @@ class Watch:
         self._wake()
 
     def _put(self, told: Told) -> None:
+        self._last = told[0]
         self._queue.append(told)
         self._bytes += told[2]
         self._wake()

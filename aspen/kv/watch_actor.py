@@ -189,7 +189,7 @@ class WatchActor(Actor):
         session.pulls.append((self.ctx.reply_handle(), now_ns))
         if stream.waiting:
             self._answer(session)
-        if stream.behind:
+        if stream.behind and stream.has_room:
             self._go_on()
         self._encoder.forget()
         deferred: tuple[bool, bytes] = defer()

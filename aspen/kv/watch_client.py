@@ -91,7 +91,7 @@ class WatchClient:
     """See the module."""
 
     def __init__(self, courier: Courier, loop: asyncio.AbstractEventLoop, keyspace: int = Keyspace.USER) -> None:
-        self._courier, self._loop, self._keyspace = courier, loop, keyspace
+        self._courier, self.loop, self._keyspace = courier, loop, keyspace
         self._watches: dict[Watch, None] = {}
         self._at_member: dict[int, Watch] = {}
         """By their ids, of which none is used twice in a stream."""
@@ -120,7 +120,7 @@ class WatchClient:
         if self._stream is not None:
             self._begin(watch)
         elif self._task is None:
-            self._task = self._loop.create_task(self._run(), name="aspen.kv.watches")
+            self._task = self.loop.create_task(self._run(), name="aspen.kv.watches")
 
     def remove(self, watch: Watch) -> None:
         """A watch ends. Harmless when it has."""
@@ -185,14 +185,14 @@ class WatchClient:
 
     async def _serve(self, channel: Channel) -> None:
         """Runs one stream until it is lost, or needed no more."""
-        opened: asyncio.Future[bytes] = self._loop.create_future()
+        opened: asyncio.Future[bytes] = self.loop.create_future()
         channel.begin(WATCH, encode_open(self._keyspace), partial(_settle, opened))
         try:
             async with asyncio.timeout(WATCH_SILENCE_S):
                 number, _ = decode_opened(await opened)
         except TimeoutError:
             raise NotReachable("no member opened a watch stream in time") from None
-        stream = self._stream = _Stream(channel, number, self._loop)
+        stream = self._stream = _Stream(channel, number, self.loop)
         self._mark = (0, 0, frozenset())
         self._items.clear()
         for watch in self._watches:
@@ -203,7 +203,7 @@ class WatchClient:
             return
         for _ in range(WATCH_PULLS):
             self._pull(stream)
-        silence = self._loop.call_later(WATCH_SILENCE_S, self._listen, stream)
+        silence = self.loop.call_later(WATCH_SILENCE_S, self._listen, stream)
         try:
             await stream.ended
         except _Lost:
@@ -217,11 +217,11 @@ class WatchClient:
         """Goes elsewhere when the member answers nothing."""
         if stream is not self._stream or stream.ended.done():
             return
-        left_s = stream.answered_s + WATCH_SILENCE_S - self._loop.time()
+        left_s = stream.answered_s + WATCH_SILENCE_S - self.loop.time()
         if left_s <= 0:
             stream.lost(NotReachable("the member that is watched answers no more"))
         else:
-            self._loop.call_later(left_s, self._listen, stream)
+            self.loop.call_later(left_s, self._listen, stream)
 
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
@@ -244,7 +244,7 @@ class WatchClient:
         if data is None:
             stream.lost(_reason(error))
             return
-        stream.answered_s = self._loop.time()
+        stream.answered_s = self.loop.time()
         try:
             answer = decode_answer(data)
             stream.early[answer.number] = answer
@@ -283,7 +283,7 @@ class WatchClient:
                 self._cancelled(delivery)
         if answer.mark:
             self._mark = (answer.number, answer.mark, frozenset(answer.exceptions))
-            now_s = self._loop.time()
+            now_s = self.loop.time()
             for watch in self._wanting_progress():
                 watch.mark(self.seen(watch), now_s)
 
@@ -292,11 +292,11 @@ class WatchClient:
 
     def _take_events(self, delivery: Events) -> None:
         events = delivery.events
-        size = _size(events)
+        told = (delivery.revision, events, _size(events), not delivery.more)
         at_member = self._at_member
         for id in delivery.watches:
             watch = at_member.get(id)
-            if watch is not None and watch.take(delivery.revision, events, size, delivery.more):
+            if watch is not None and watch.take(told):
                 self._end(watch)
 
     def _cancelled(self, delivery: Cancelled) -> None:
@@ -339,7 +339,7 @@ class WatchClient:
             self._items.append(encode_item(item))
             if not stream.asking:
                 stream.asking = True
-                self._loop.call_soon(self._send, stream)
+                self.loop.call_soon(self._send, stream)
 
     def _send(self, stream: _Stream) -> None:
         """Sends what is asked for, as much as an exchange takes; one is under way at a time, so that order is kept."""

@@ -420,8 +420,8 @@ def test_the_oracle_finds_planted_bugs(bug: str, monkeypatch: pytest.MonkeyPatch
     elif bug == "skip_on_level":
         replay = WatchHub._replay
 
-        def leap(self: WatchHub, watches: list[watching._Watch], page: watching.Revisions) -> None:
-            replay(self, watches, page[1:] if len(page) > 1 else page)
+        def leap(self: WatchHub, cohorts: list[watching._Cohort], page: watching.Revisions) -> None:
+            replay(self, cohorts, page[1:] if len(page) > 1 else page)
 
         monkeypatch.setattr(WatchHub, "_replay", leap)
     elif bug == "no_room_drops":
