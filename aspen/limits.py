@@ -1006,6 +1006,9 @@ QUEUE_PAGE_ITEMS = 64
 QUEUE_SPREAD_MAX = 7
 """One that was too slow for an item takes one of so many times more."""
 
+RATE_TAKES_MAX = 1_000
+"""How often one who waits for tokens comes again for them."""
+
 REGISTRY_CHECK_S = 5.0
 """How often an instance of a service is asked how it is, unless the registry is told otherwise."""
 

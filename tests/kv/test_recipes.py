@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -416,6 +418,16 @@ def test_names_are_checked() -> None:
                 pass
 
     on_one(work)
+
+
+def test_what_the_guide_shows_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "coordination.md").read_text()
+    for name, block in zip(
+        ("coordinate", "fill"), re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL), strict=True
+    ):
+        module: dict[str, Any] = {}
+        exec(compile(block, "coordination.md", "exec"), module)
+        on_one(module[name])
 
 
 # -- transactions over the cluster ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from aspen.errors import CallTimeout, UsageError
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.recipes.keys import base
 from aspen.kv.types import Mutation, RangeRequest, RangeResult, TxnRequest, UpdateRequest
+from aspen.limits import RATE_TAKES_MAX, RECIPE_WAIT_S
 
 if TYPE_CHECKING:
     from aspen.kv.client import Kv
@@ -69,16 +70,20 @@ class RateLimiter:
         wait_s: float = await _take(self._kv, self, tokens)
         return wait_s
 
-    async def take(self, tokens: int = 1, *, timeout: float) -> None:
+    async def take(self, tokens: int = 1, *, timeout: float = RECIPE_WAIT_S) -> None:
         """Waits for tokens, and takes them. Raises CallTimeout: they would not be there in time; nothing is taken."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout
-        while (wait_s := await self.try_take(tokens)) > 0:
-            # Others take meanwhile: whoever comes again is a little later each time, so that not all come at once.
+        for _ in range(RATE_TAKES_MAX):
+            wait_s = await self.try_take(tokens)
+            if wait_s <= 0:
+                return
+            # Others take meanwhile: each who comes again is a little later, so that not all come at once.
             wait_s *= 1 + self._kv.draw() / 4
             if loop.time() + wait_s > deadline_s:
-                raise CallTimeout(f"rate limiter {self._name!r}: no {tokens} tokens within {timeout:g} s")
+                break
             await asyncio.sleep(wait_s)
+        raise CallTimeout(f"rate limiter {self._name!r}: no {tokens} tokens within {timeout:g} s; nothing is taken")
 
     async def take_in(self, tr: Transaction, tokens: int) -> float:
         """As `try_take`, as a part of a transaction."""

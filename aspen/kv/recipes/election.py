@@ -21,6 +21,7 @@ from aspen.kv.recipes.keys import base, key_of, span_of
 from aspen.kv.recipes.view import View
 from aspen.kv.txn import put
 from aspen.kv.types import KeyValue, SortOrder, SortTarget
+from aspen.limits import RECIPE_WAIT_S
 
 if TYPE_CHECKING:
     from aspen.kv.client import Kv
@@ -74,7 +75,7 @@ class Election:
         self._space = base("election", name)
 
     def campaign(
-        self, value: bytes = b"", *, timeout: float, lease: Lease | None = None, cancel: bool = True
+        self, value: bytes = b"", *, timeout: float = RECIPE_WAIT_S, lease: Lease | None = None, cancel: bool = True
     ) -> Campaign:
         """Stands for election with a value that all see. `timeout` is in seconds, 0 does not wait."""
         space = self._space

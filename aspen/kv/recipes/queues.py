@@ -37,6 +37,7 @@ from aspen.limits import (
     QUEUE_PUSH_MAX,
     QUEUE_SPREAD_MAX,
     QUEUE_TAKE_MAX,
+    RECIPE_WAIT_S,
 )
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Queue:
                 return []
 
     @asynccontextmanager
-    async def work(self, *, wait: float) -> AsyncIterator[Item]:
+    async def work(self, *, wait: float = RECIPE_WAIT_S) -> AsyncIterator[Item]:
         """An item, acknowledged at the end of the block; when the block ends by an exception, given back.
 
         Raises:

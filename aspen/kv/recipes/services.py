@@ -11,6 +11,7 @@ An instance is there while its lease lives; what it says of its health is in its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -132,7 +133,9 @@ class Registry:
                 return  # `entry.lost()` tells.
             except AspenError as error:
                 log.warning("what service %r says of itself was not written, and is again: %s", entry.key, error)
-            await asyncio.sleep(self._interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await entry.lost()
 
 
 def _service(name: str, space: bytes, kv: KeyValue) -> Service:
