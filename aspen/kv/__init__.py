@@ -13,6 +13,7 @@
       layout        keys and rows as the storage has them
       write_behind  changes visible at once, on disk in batches
       events        what happened, revision by revision
+    watching        `WatchHub`: who is told of which change; `watch_streams`, `intervals`; `watch_wire` as bytes
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
@@ -27,6 +28,8 @@
       snapshots     views of the state, and a state that comes
       chores        what a leader sees to now and then
       admin         operations for people and tools
+    watch_actor     `WatchActor`: serves watches beside a member, whose state it sees through a `window`
+    watch           `Watch`: what a program reads; `watch_client` resumes all watches of a client
 
 The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before
 `client` import nothing of actors.
@@ -54,6 +57,7 @@ from aspen.kv.types import (
     CompactResult,
     Compare,
     DeleteResult,
+    Event,
     KeyValue,
     PutResult,
     RangeResult,
@@ -62,6 +66,7 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
+from aspen.kv.watch import Watch
 
 __all__ = [
     "FROM_KEY",
@@ -69,6 +74,7 @@ __all__ = [
     "Compare",
     "Consistency",
     "DeleteResult",
+    "Event",
     "KeyValue",
     "Kv",
     "PutResult",
@@ -79,6 +85,7 @@ __all__ = [
     "TxnBuilder",
     "TxnRequest",
     "TxnResult",
+    "Watch",
     "connect",
     "connect_sync",
     "create_revision",

@@ -10,14 +10,16 @@ import pytest
 
 from aspen import Actor, kill, start, whereis
 from aspen.actor import system_of_loop
-from aspen.errors import BadFrame, CallTimeout, Compacted, NotReachable, UsageError
+from aspen.errors import AccessDenied, BadFrame, CallTimeout, Compacted, NotReachable, UsageError
 from aspen.kv import Kv, delete, put, watch_wire, watching
 from aspen.kv.door import WATCH
+from aspen.kv.gate import check_role
 from aspen.kv.inside import kv_of
 from aspen.kv.options import WATCHES
-from aspen.kv.types import Event, KeyValue
+from aspen.kv.types import Event, Keyspace, KeyValue
 from aspen.kv.watch_actor import WatchActor
 from aspen.kv.watch_wire import AskProgress, Begin, End
+from aspen.trust import Role
 from tests.kv.stores import Stores, run
 
 
@@ -378,3 +380,12 @@ def test_what_is_said_of_watches_survives_the_way_and_garbage_does_not() -> None
     for cut in range(len(asked)):
         with pytest.raises(BadFrame):
             watch_wire.decode_ask(asked[:cut])
+
+
+def test_from_outside_only_the_user_keyspace_is_watched_and_not_by_joiners() -> None:
+    opening = watch_wire.encode_open(int(Keyspace.USER))
+    check_role(Role.CLIENT, WATCH, opening)
+    check_role(Role.CLIENT, WATCH, watch_wire.encode_pull(1, 0))
+    for role, body in [(Role.JOINER, opening), (Role.ADMIN, watch_wire.encode_open(int(Keyspace.SYSTEM)))]:
+        with pytest.raises(AccessDenied):
+            check_role(role, WATCH, body)
