@@ -40,8 +40,9 @@ def seen(events: list[Event]) -> list[tuple[int, bytes, bytes | None]]:
 @pytest.mark.parametrize("node", ["n1", "n2", "n3"])
 def test_any_member_serves_watches(node: str) -> None:
     async def watch(kv: Kv) -> None:
-        await kv.put(b"a", b"before")
-        async with kv.watch(prefix=b"a") as watch, kv.watch(b"b", prev_kv=True, start=2) as other:
+        last = (await kv.put(b"a", b"before")).revision
+        # A member that lags begins a watch without `start` before the last put.
+        async with kv.watch(prefix=b"a", start=last + 1) as watch, kv.watch(b"b", prev_kv=True, start=2) as other:
             await kv.put(b"a", b"1")
             await kv.put(b"b", b"2")
             await kv.delete(b"b")
@@ -389,3 +390,21 @@ def test_from_outside_only_the_user_keyspace_is_watched_and_not_by_joiners() -> 
     for role, body in [(Role.JOINER, opening), (Role.ADMIN, watch_wire.encode_open(int(Keyspace.SYSTEM)))]:
         with pytest.raises(AccessDenied):
             check_role(role, WATCH, body)
+
+
+def test_what_a_lease_takes_along_is_told_as_one_revision() -> None:
+    async def work(kv: Kv) -> None:
+        async with await kv.lease(ttl=30) as lease:
+            async with kv.watch(prefix=b"a") as watch:
+                await kv.put(b"a1", b"1", lease=lease.id)
+                last = (await kv.put(b"a2", b"2", lease=lease.id)).revision
+                assert len(await read(watch, 2)) == 2
+                await kv.revoke(lease.id)
+                revision, events = await anext(watch.revisions())
+                assert revision == last + 1
+                assert {(event.is_delete, event.kv.key) for event in events} == {(True, b"a1"), (True, b"a2")}
+
+    async def scenario(stores: Stores) -> None:
+        await stores.on("n1", work)
+
+    run(scenario, 1)
