@@ -359,6 +359,19 @@ class Courier:
             self._channel = None
             channel.close()
 
+    def gave_trouble(self, error: BaseException, channel: Channel) -> None:
+        """Whoever exchanges over the channel by other ways found that it is of no use: it is let go of, and the next
+        is looked for after a pause."""
+        self._trouble(error, channel)
+
+    def went_well(self) -> None:
+        """Whoever exchanges by other ways was answered."""
+        self._failed = 0
+
+    async def pause(self) -> None:
+        """Returns when the store may be asked again."""
+        await self._pause()
+
     async def _pause(self) -> None:
         """Waits until the store may be asked again."""
         await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
