@@ -93,6 +93,8 @@ class WatchClient:
     def __init__(self, courier: Courier, loop: asyncio.AbstractEventLoop, keyspace: int = Keyspace.USER) -> None:
         self._courier, self.loop, self._keyspace = courier, loop, keyspace
         self._watches: dict[Watch, None] = {}
+        self._wanting_progress: dict[Watch, None] = {}
+        """Those that tell their reader how far they are."""
         self._at_member: dict[int, Watch] = {}
         """By their ids, of which none is used twice in a stream."""
         self._ids = 0
@@ -117,6 +119,8 @@ class WatchClient:
         if len(self._watches) >= WATCHES_PER_STREAM_MAX:
             raise Overloaded(f"a client has at most {WATCHES_PER_STREAM_MAX} watches; connect another")
         self._watches[watch] = None
+        if watch.progress_wanted:
+            self._wanting_progress[watch] = None
         if self._stream is not None:
             self._begin(watch)
         elif self._task is None:
@@ -124,8 +128,9 @@ class WatchClient:
 
     def remove(self, watch: Watch) -> None:
         """A watch ends. Harmless when it has."""
-        if self._watches.pop(watch, self) is self:
+        if watch not in self._watches:
             return
+        self._forget(watch)
         self._end(watch)
         if not self._watches:
             self._close_stream()
@@ -150,6 +155,7 @@ class WatchClient:
     def close(self, error: AspenError) -> None:
         """Ends all of them with this error, and the stream."""
         watches, self._watches = self._watches, {}
+        self._wanting_progress.clear()
         for watch in watches:
             watch.detached()
             watch.fail(error)
@@ -284,11 +290,9 @@ class WatchClient:
         if answer.mark:
             self._mark = (answer.number, answer.mark, frozenset(answer.exceptions))
             now_s = self.loop.time()
-            for watch in self._wanting_progress():
-                watch.mark(self.seen(watch), now_s)
-
-    def _wanting_progress(self) -> list[Watch]:
-        return [watch for watch in self._at_member.values() if watch.progress_wanted and watch.created_in]
+            for watch in self._wanting_progress:
+                if watch.created_in:
+                    watch.mark(self.seen(watch), now_s)
 
     def _take_events(self, delivery: Events) -> None:
         events = delivery.events
@@ -306,15 +310,19 @@ class WatchClient:
         watch.next = max(watch.next, delivery.resume) if watch.next else 0
         watch.detached()
         if delivery.compact_revision:
-            self._watches.pop(watch, None)
+            self._forget(watch)
             watch.fail(make_error(ErrorCode.COMPACTED, delivery.compact_revision))
         elif delivery.reason == REFUSED:
-            self._watches.pop(watch, None)
+            self._forget(watch)
             watch.fail(UsageError("the member refuses the watch: it makes no sense there, or it has too many"))
         elif delivery.reason == NO_LEADER:
             raise NotLeader("the member that is watched knows no leader")
         else:
             self._begin(watch)
+
+    def _forget(self, watch: Watch) -> None:
+        self._watches.pop(watch, None)
+        self._wanting_progress.pop(watch, None)
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 

@@ -10,14 +10,16 @@ import pytest
 
 from aspen import Actor, kill, start, whereis
 from aspen.actor import system_of_loop
-from aspen.errors import BadFrame, CallTimeout, Compacted, NotReachable, UsageError
+from aspen.errors import AccessDenied, BadFrame, CallTimeout, Compacted, NotReachable, UsageError
 from aspen.kv import Kv, delete, put, watch_wire, watching
 from aspen.kv.door import WATCH
+from aspen.kv.gate import check_role
 from aspen.kv.inside import kv_of
 from aspen.kv.options import WATCHES
-from aspen.kv.types import Event, KeyValue
+from aspen.kv.types import Event, Keyspace, KeyValue
 from aspen.kv.watch_actor import WatchActor
 from aspen.kv.watch_wire import AskProgress, Begin, End
+from aspen.trust import Role
 from tests.kv.stores import Stores, run
 
 
@@ -38,8 +40,9 @@ def seen(events: list[Event]) -> list[tuple[int, bytes, bytes | None]]:
 @pytest.mark.parametrize("node", ["n1", "n2", "n3"])
 def test_any_member_serves_watches(node: str) -> None:
     async def watch(kv: Kv) -> None:
-        await kv.put(b"a", b"before")
-        async with kv.watch(prefix=b"a") as watch, kv.watch(b"b", prev_kv=True, start=2) as other:
+        last = (await kv.put(b"a", b"before")).revision
+        # A member that lags begins a watch without `start` before the last put.
+        async with kv.watch(prefix=b"a", start=last + 1) as watch, kv.watch(b"b", prev_kv=True, start=2) as other:
             await kv.put(b"a", b"1")
             await kv.put(b"b", b"2")
             await kv.delete(b"b")
@@ -378,3 +381,30 @@ def test_what_is_said_of_watches_survives_the_way_and_garbage_does_not() -> None
     for cut in range(len(asked)):
         with pytest.raises(BadFrame):
             watch_wire.decode_ask(asked[:cut])
+
+
+def test_from_outside_only_the_user_keyspace_is_watched_and_not_by_joiners() -> None:
+    opening = watch_wire.encode_open(int(Keyspace.USER))
+    check_role(Role.CLIENT, WATCH, opening)
+    check_role(Role.CLIENT, WATCH, watch_wire.encode_pull(1, 0))
+    for role, body in [(Role.JOINER, opening), (Role.ADMIN, watch_wire.encode_open(int(Keyspace.SYSTEM)))]:
+        with pytest.raises(AccessDenied):
+            check_role(role, WATCH, body)
+
+
+def test_what_a_lease_takes_along_is_told_as_one_revision() -> None:
+    async def work(kv: Kv) -> None:
+        async with await kv.lease(ttl=30) as lease:
+            async with kv.watch(prefix=b"a") as watch:
+                await kv.put(b"a1", b"1", lease=lease.id)
+                last = (await kv.put(b"a2", b"2", lease=lease.id)).revision
+                assert len(await read(watch, 2)) == 2
+                await kv.revoke(lease.id)
+                revision, events = await anext(watch.revisions())
+                assert revision == last + 1
+                assert {(event.is_delete, event.kv.key) for event in events} == {(True, b"a1"), (True, b"a2")}
+
+    async def scenario(stores: Stores) -> None:
+        await stores.on("n1", work)
+
+    run(scenario, 1)

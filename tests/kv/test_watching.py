@@ -266,6 +266,7 @@ def test_bad_watches_are_refused() -> None:
 ends = st.sampled_from([*KEYS, b"d"]) | st.none()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), ends), unique=True), st.data())
 def test_intervals_find_what_a_look_at_each_finds(
     ranges: list[tuple[bytes, bytes | None]], data: st.DataObject
