@@ -973,6 +973,52 @@ WATCH_CREATED_S = 10.0
 """How long a client tries to begin a watch, unless it is told."""
 
 
+# -- recipes over the store -------------------------------------------------------------------
+
+RECIPE_NAME_BYTES_MAX = 1_024
+"""The name of a lock, queue, service or other recipe."""
+
+RECIPE_TTL_S = 10
+"""A lock, permit, office or registration of one that died is free after so long, unless it is told otherwise."""
+
+RECIPE_WAIT_S = 60.0
+"""How long one waits for a lock, a permit, an office or others at a barrier, unless it is told otherwise."""
+
+LOCK_COMMAND_GRACE_S = 2.0
+"""A command whose lock is lost has so long to end by itself."""
+
+SEMAPHORE_PERMITS_MAX = 10_000
+BARRIER_PARTIES_MAX = 1_000
+
+QUEUE_VISIBILITY_S = 30
+"""An item that is not acknowledged for so long is delivered again, unless the queue is told otherwise."""
+
+QUEUE_TRIES_MAX = 5
+"""An item that was delivered so often in vain is put aside, unless the queue is told otherwise."""
+
+QUEUE_PUSH_MAX = 100
+QUEUE_TAKE_MAX = 32
+"""Items that are put in, and taken, at once."""
+
+QUEUE_PAGE_ITEMS = 64
+"""Items that are looked through at once."""
+
+QUEUE_SPREAD_MAX = 7
+"""One that was too slow for an item takes one of so many times more."""
+
+RATE_TAKES_MAX = 1_000
+"""How often one who waits for tokens comes again for them."""
+
+REGISTRY_CHECK_S = 5.0
+"""How often an instance of a service is asked how it is, unless the registry is told otherwise."""
+
+ALLOCATOR_DRAWS_MAX = 1_000
+"""How often an allocator draws before it gives up: half of what it draws from is free."""
+
+DIRECTORY_DEPTH_MAX = 32
+"""Elements of the path of a directory."""
+
+
 def _check(condition: bool, relation: str) -> None:
     if not condition:
         raise ValueError(f"limits.py is inconsistent: {relation}")
@@ -1060,6 +1106,10 @@ _check(
 _check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
 _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
+_check(RECIPE_TTL_S > LEASE_TTL_MIN_S and QUEUE_VISIBILITY_S > LEASE_TTL_MIN_S, "what is asked for is granted")
+_check(QUEUE_PUSH_MAX <= KV_TXN_OPERATIONS_MAX, "what is put in at once fits a transaction")
+_check(QUEUE_TAKE_MAX * 2 <= KV_TXN_OPERATIONS_MAX, "two conditions and two operations for each item that is taken")
+_check(RECIPE_NAME_BYTES_MAX * 2 + 1_024 < KV_KEY_BYTES_MAX, "a name, however it is escaped, fits a key")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
 _check(

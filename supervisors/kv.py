@@ -54,9 +54,9 @@ class KvSupervisor(Supervisor):
         # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in
         # the log, and is applied again.
         yield child(KvStateMachine, options, peer).opts(id="machine", name=NAME, shutdown=KV_MACHINE_STOP_S)
-        # Permanent. It starts anew alone: then every lease lives a little longer.
+        # Permanent. It starts anew, with what comes after it: then every lease lives a little longer.
         yield child(LeaseActor, options, peer, whereis(KvStateMachine, NAME)).opts(id="leases", name=LEASES)
-        # Does nothing until it is stopped, which it is before the two that it needs.
+        # Does nothing until it is stopped, which it is before those that it needs.
         yield child(Handover, peer).opts(id="handover", shutdown=REPLICATION_TRANSFER_S + 1.0)
         # Beside the machine and not part of it: a watch that fails is not to take the member with it, and the work for
         # thousands of watchers has turns of its own. It looks at the machine through a window, so it starts after that

@@ -20,6 +20,8 @@
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
     interactive     `Transaction`: reads, thinks and writes, and is tried again; `mutations`, `spans`, `tuples`
+    subspace        keys below a prefix; `directory`: paths for short prefixes, which `allocator` gives out
+    recipes         locks, elections, queues and the like, over the client
     holding         `Lease`: as its holder has it, kept alive
     connecting      `connect`: from actors (`inside`), from other programs (`aspen.outside`)
     door            what clients and members say to each other

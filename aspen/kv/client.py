@@ -35,6 +35,7 @@ from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
+from aspen.kv.recipes.surface import Recipes
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
 from aspen.kv.types import (
@@ -83,7 +84,7 @@ R = TypeVar("R")
 _LANES = {"linearizable": READ, "serializable": SERIALIZABLE}
 
 
-class Kv:
+class Kv(Recipes):
     """See the module. Made by `aspen.kv.connect`."""
 
     def __init__(
@@ -95,16 +96,19 @@ class Kv:
         timeout: float = KV_CLIENT_TIMEOUT_S,
         exactly_once: bool = True,
         boot_ns: Callable[[], int] | None = None,
+        wall_ns: Callable[[], int] | None = None,
     ) -> None:
-        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension."""
+        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension, `wall_ns` one
+        that says the time of day."""
         self._loop = loop
+        self.wall_ns = wall_ns or (lambda: round(loop.time() * 1e9))
         self.draw = draw
         """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
-        self._watches = WatchClient(self._courier, loop)
         self._keeping = KeepingAlive(self._keep_alive, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
+        self._watches = WatchClient(self._courier, loop)
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
@@ -449,8 +453,8 @@ class Kv:
 
     async def close(self) -> None:
         """Ends the session and the connection. What is under way fails. Idempotent."""
-        self._watches.close(NotReachable("this client of the store is closed; connect again"))
         await self._keeping.close()
+        self._watches.close(NotReachable("this client of the store is closed; connect again"))
         session = self._session
         if session is not None and session.id and self._courier.is_connected:
             _, _, command = session.stamp(encode_command(SessionClose()))

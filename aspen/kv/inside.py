@@ -106,7 +106,8 @@ def kv_of(system: System) -> Kv:
     found: Kv | None = system.tables.get(_TABLE)
     if found is None:
         draw = system.ports.random.rng("kv.client").random
+        clock = system.ports.clock
         found = system.tables[_TABLE] = SharedKv(
-            InsideFinder(system), system.loop, draw, boot_ns=system.ports.clock.boot_ns
+            InsideFinder(system), system.loop, draw, boot_ns=clock.boot_ns, wall_ns=clock.wall_ns
         )
     return found
