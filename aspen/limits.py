@@ -578,6 +578,9 @@ REPLICATION_GUESTS_MAX = 64
 REPLICATION_REMOVED_MAX = 10_000
 """Ids of former members that are remembered."""
 
+REPLICATION_BOOTS_KEPT = 64
+"""Boots of its own directory that a member remembers, to know when others tell of one that it never had."""
+
 REPLICATION_UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024
 """Data of proposals that are not committed; more are refused."""
 
@@ -626,6 +629,9 @@ REPLICATION_TRANSFER_S = 1.5
 REPLICATION_REGISTER_EVERY_S = 0.25
 REPLICATION_INVITE_EVERY_S = 0.5
 """How often a new voter asks to be known, and a new member is told what it is."""
+
+REPLICATION_ANNOUNCE_EVERY_S = 1.0
+"""So often a member that takes part tells its boot to those who have not said that they have written it down."""
 
 REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 """A learner that is further behind is not promoted."""

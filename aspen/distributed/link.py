@@ -223,6 +223,9 @@ class Link:
         if self.is_up and session == self._half ^ self._peer_half:
             bound = self._bound[lane] if lane in LANES else None
             if bound is None or bound.connection != connection:
+                if lane == LOSSY and self._answers.may(now_ns):
+                    # The HELLO that bound it was lost, and nothing else on this lane makes the peer say it again.
+                    self._say_hello(lane, wants_reply=True)
                 return False
             self._heard_ns = now_ns
             return True

@@ -26,6 +26,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.limits import (
+    REPLICATION_ANNOUNCE_EVERY_S,
     REPLICATION_CALL_S,
     REPLICATION_INVITE_EVERY_S,
     REPLICATION_LACKING_EVERY_S,
@@ -285,8 +286,11 @@ class RaftPeer(Enrolment):
         seat = self._seat
         if packet.kind is PacketKind.INVITE:
             self._invited(packet)
-        elif seat is not None and self._stage in (Stage.RUNNING, Stage.REGISTERING) and seat.admit(peer, packet):
-            self._heard(seat, packet)
+        elif seat is not None and self._stage in (Stage.RUNNING, Stage.REGISTERING):
+            if seat.admit(peer, packet):
+                self._heard(seat, packet)
+            elif seat.is_of_the_past:
+                self._refuse_past(seat)
 
     def _heard(self, seat: Seat, packet: Packet) -> None:
         kind, running = packet.kind, self._running
@@ -295,10 +299,10 @@ class RaftPeer(Enrolment):
         elif kind is PacketKind.GONE:
             if packet.sender in seat.members.table:
                 self._leave()
+        elif kind is PacketKind.WELCOME:
+            seat.welcomed(packet.sender)
         elif running is None:
-            if kind is PacketKind.WELCOME:
-                seat.welcomed(packet.sender)
-            elif kind is PacketKind.STRANGER:
+            if kind is PacketKind.STRANGER:
                 self._refuse(
                     "another disk speaks for this member: it was lost. Remove the member, and add the node again"
                 )
@@ -319,7 +323,7 @@ class RaftPeer(Enrolment):
         if registered and self._stage is Stage.REGISTERING:
             self._run(seat)
         for peer, packet in released:
-            if seat.admit(peer, packet):
+            if self._stage is not Stage.REFUSED and seat.admit(peer, packet):
                 self._heard(seat, packet)
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -358,6 +362,8 @@ class RaftPeer(Enrolment):
         if running.leadership.leader == NOBODY and self._is_due("register", 1.0):
             # A learner that was removed is told nothing more, and asks nobody for votes: it would wait for ever.
             running.seat.ask_whether_known()
+        elif self._is_due("announce", REPLICATION_ANNOUNCE_EVERY_S):
+            running.seat.register()
         if running.removed_ns and now_ns - running.removed_ns > REPLICATION_REMOVED_STOP_S * 1e9:
             self._leave()
 
