@@ -159,14 +159,16 @@ class RaftPeer(Enrolment):
             MemberBehind: it has not; not executed, try again later.
         """
         running, member = self._leading_over(which)
-        return self._change(running, changing.promoting(running.seat.members, running.core.status(), member), member)
+        return self._change(
+            running, changing.promoting(running.seat.members, running.core.status(), running.is_heard, member), member
+        )
 
     @call(timeout=REPLICATION_CALL_S, raises=_CHANGE_ERRORS)
     def replace(self, old: str | int, new: str | int) -> int:
         """Puts a learner that has caught up in the place of another member, which goes for good; returns the new id."""
         running, gone = self._leading_over(old)
         _, member = self._leading_over(new)
-        change = changing.replacing(running.seat.members, running.core.status(), gone, member)
+        change = changing.replacing(running.seat.members, running.core.status(), running.is_heard, gone, member)
         return self._change(running, change, member)
 
     @call(timeout=REPLICATION_CALL_S, raises=_CHANGE_ERRORS)
@@ -177,7 +179,7 @@ class RaftPeer(Enrolment):
             QuorumLoss: too few of the others are heard from; not executed.
         """
         running, member = self._leading_over(which)
-        change = changing.removing(running.seat.members, running.core.status(), member, force=force)
+        change = changing.removing(running.seat.members, running.core.status(), running.is_heard, member, force=force)
         return self._change(running, change, member)
 
     @call(timeout=REPLICATION_CALL_S, raises=_CHANGE_ERRORS)

@@ -44,6 +44,9 @@ class Seat:
         self.disk = opened.members.disk
         self.gate = Gate(self.cluster, self.me, self.members)
         self.writer = LogWriter(lodging.lane, opened.journal, wake, ctx.now_ns)
+        self.heard_ns: dict[int, int] = {}
+        """When each of the others was last heard, and believed."""
+        self._now_ns = ctx.now_ns
         self._welcomed: set[int] = set()
         self._members_changed = False
         self.is_stranger = False
@@ -98,7 +101,10 @@ class Seat:
             self.send_to_node(peer, packet.sender, PacketKind.LATER)
         elif verdict == PAST:
             self.is_of_the_past = True
-        return verdict == ADMITTED
+        if verdict != ADMITTED:
+            return False
+        self.heard_ns[packet.sender] = self._now_ns()
+        return True
 
     # -- writing -----------------------------------------------------------------------------------------------
 
