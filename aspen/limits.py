@@ -831,6 +831,19 @@ KV_COMPACT_SAMPLES_MAX = 16
 KV_TICK_S = 0.5
 """How often a member sees what is due: compaction, scrub, sessions, alarms."""
 
+KV_SCRUB_S = 3_600.0
+"""How often the leader has the members compare what they hold, unless the configuration says otherwise."""
+
+KV_SCRUB_STEP_ROWS = 250
+KV_SCRUB_PAUSE_S = 0.01
+"""Keys of one step of such a comparison, and the pause after it: it never holds a member, however much there is."""
+
+KV_SCRUB_BEHIND_S = 5.0
+"""How long a member that is behind waits to have applied what is compared."""
+
+KV_SCRUB_CALL_S = 3_600.0
+"""How long a member may take to hash what it holds."""
+
 KV_COMPACT_STEP_S = 0.02
 """Pause between two steps of a compaction or a scrub."""
 
@@ -974,6 +987,7 @@ _check(
 )
 _check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
 _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
+_check(KV_TICK_S < KV_SCRUB_BEHIND_S, "who is a little behind takes part in a comparison")
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")

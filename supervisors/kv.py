@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from aspen.errors import AspenError
 from aspen.kv.options import NAME, PEER, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
-from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, REPLICATION_TRANSFER_S, SHUTDOWN_S
+from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, KV_SCRUB_S, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
 from aspen.otp import Actor, Application, Child, Supervisor, child, whereis
 from aspen.replication.options import PeerOptions
@@ -80,6 +80,7 @@ class Kv(Application):
         "quota_bytes": KV_QUOTA_BYTES,
         "compact_revisions": 0,
         "compact_s": 0.0,
+        "scrub_s": KV_SCRUB_S,
     }
     """As in the section `[kv]` of a node's configuration, from which a node with that takes them. `voters` has commas;
     `waits` has a member with an empty directory wait to be added."""
@@ -93,6 +94,7 @@ class Kv(Application):
             quota_bytes=env["quota_bytes"],
             compact_revisions=env["compact_revisions"],
             compact_s=env["compact_s"],
+            scrub_s=env["scrub_s"],
         )
         return child(KvSupervisor, options)
 
