@@ -807,6 +807,16 @@ KV_WAITING_BYTES_MAX = 64 * 1024 * 1024
 KV_READS_WAITING_MAX = 4_096
 """Exchanges that wait for a confirmed index at a member."""
 
+KV_READ_STEP_KEYS = 500
+KV_READ_RANGES_STEP = 32
+"""Keys of a range, and ranges of a batch, that a member reads before others have their turn."""
+
+KV_READ_TRIES = 3
+"""So often a long read of the present begins anew when its moment is compacted meanwhile; then it is done at once."""
+
+KV_LONG_READS_MAX = 64
+"""Batches with more to read than one step that go on at once at a member; more are refused, and may be tried again."""
+
 KV_FLUSH_S = 0.05
 """Pause before what was applied is written to the storage, so that one transaction holds much."""
 
@@ -838,8 +848,8 @@ KV_SCRUB_STEP_ROWS = 250
 KV_SCRUB_PAUSE_S = 0.01
 """Keys of one step of such a comparison, and the pause after it: it never holds a member, however much there is."""
 
-KV_SCRUB_BEHIND_S = 5.0
-"""How long a member that is behind waits to have applied what is compared."""
+KV_SCRUB_BEHIND_S = 1.0
+"""How much time members that are a little behind have to apply what is to be compared."""
 
 KV_SCRUB_CALL_S = 3_600.0
 """How long a member may take to hash what it holds."""
@@ -987,7 +997,6 @@ _check(
 )
 _check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
 _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
-_check(KV_TICK_S < KV_SCRUB_BEHIND_S, "who is a little behind takes part in a comparison")
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")

@@ -60,17 +60,13 @@ def judge(hashes: Mapping[str, bytes], voters: frozenset[str], members: frozense
 
 
 async def contents(machine: Callable[[], Machine], revisions: Mapping[int, int]) -> bytes:
-    """The hash of keyspaces at those revisions, in steps with pauses; waits a little for what is not applied yet.
+    """The hash of keyspaces at those revisions, in steps with pauses.
 
     Raises:
         FutureRevision, Compacted: one of them is not there.
         Unknown: another state has taken the place of this one meanwhile.
     """
     began = machine()
-    for _ in range(round(KV_SCRUB_BEHIND_S / KV_TICK_S)):
-        if all(began.keyspace(keyspace).revision >= at for keyspace, at in revisions.items()):
-            break
-        await asyncio.sleep(KV_TICK_S)
     digest = blake2b(digest_size=HASH_BYTES)
     for keyspace, at in sorted(revisions.items()):
         steps = hash_steps(began, keyspace, at, KV_SCRUB_STEP_ROWS)
@@ -82,7 +78,7 @@ async def contents(machine: Callable[[], Machine], revisions: Mapping[int, int])
             except StopIteration as done:
                 digest.update(keyspace.to_bytes(1, "big") + at.to_bytes(8, "big") + done.value)
                 break
-            await asyncio.sleep(KV_SCRUB_PAUSE_S)
+            await _pause(KV_SCRUB_PAUSE_S)
     return digest.digest()
 
 
@@ -116,6 +112,7 @@ class Scrub:
 
     async def _round(self, peer: Any, machine: Machine, member_class: Any) -> Verdict:
         revisions = {id: space.revision for id, space in machine.status().keyspaces.items()}
+        await _pause(KV_SCRUB_BEHIND_S)
         listed = await peer.members()
         hashes: dict[str, bytes] = {}
 
@@ -141,8 +138,13 @@ class Scrub:
         """Tells the members that differ to stop; the own one last, when what it had to propose is under way."""
         for node in sorted(verdict.differ, key=lambda node: node == system.node):
             if node == system.node:
-                await asyncio.sleep(KV_TICK_S * 2)
+                await _pause(KV_TICK_S * 2)
             try:
                 whereis_on(node, member_class, NAME).distrust(verdict.hashes[node])
             except AspenError as error:
                 log.error("node %s could not be told that its contents are wrong: %s", node, error)
+
+
+async def _pause(seconds: float) -> None:
+    """Time for others."""
+    await asyncio.sleep(seconds)

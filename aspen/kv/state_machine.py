@@ -25,7 +25,6 @@ from aspen.actor import Reply, ReplyHandle, System, defer
 from aspen.distributed import pg, whereis_on
 from aspen.errors import (
     BadFrame,
-    BadRequest,
     KvError,
     NoConnection,
     NotLeader,
@@ -37,6 +36,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.kv.admin import Admin, needs_leader
+from aspen.kv.answering import Answering
 from aspen.kv.chores import Chores
 from aspen.kv.codec import decode_batch, encode_batch, encode_command
 from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
@@ -49,7 +49,6 @@ from aspen.kv.scrubbing import Scrub, contents
 from aspen.kv.snapshots import Snapshots
 from aspen.kv.types import Alarm, AlarmRequest, Keyspace
 from aspen.limits import (
-    KV_ANSWER_BYTES_MAX,
     KV_COMPACT_STEP_S,
     KV_EXCHANGE_S,
     KV_FLUSH_S,
@@ -105,7 +104,8 @@ class KvStateMachine(Actor):
         """Whether `propose`, `begin_reads` are on their way to this actor."""
         self._keeper = Keeper(self.ctx.system, options)
         self._writes = Proposing(peer, self._me.proposed, _answer)
-        self._reads = Reading(peer, self._me.index_confirmed, self._read, lambda: self.machine.applied[0])
+        self._answering = Answering(self.system.loop, lambda: self.machine)
+        self._reads = Reading(peer, self._me.index_confirmed, self._answering.answer, lambda: self.machine.applied[0])
         self._flusher = Flusher(self._keeper, lambda: self.ctx.call_after(KV_FLUSH_S, self._me.flush), self._me.flushed)
         self._chores = Chores(options)
         self._scrub = Scrub(options.scrub_s)
@@ -156,7 +156,7 @@ class KvStateMachine(Actor):
                 self._beginning = True
                 self._me.begin_reads()
         elif kind == SERIALIZABLE:
-            return True, self._results(decode_batch(body))
+            self._answering.answer(decode_batch(body), self.ctx.reply_handle())
         elif kind == ADMIN:
             if needs_leader(body) and not self.leads:
                 return self._hand_on(kind, body, hops)
@@ -217,34 +217,6 @@ class KvStateMachine(Actor):
         reply.add_done_callback(answered)
         deferred: tuple[bool, bytes] = defer()
         return deferred
-
-    def _read(self, commands: list[bytes], handle: Any) -> None:
-        try:
-            handle.reply((True, self._results(commands)))
-        except KvError as error:
-            handle.fail(error)
-
-    def _results(self, commands: list[bytes]) -> bytes:
-        """The results of reads; of the first ones only when all would be too much: the client asks for the others
-        again.
-
-        Raises:
-            BadRequest: the first alone is too much.
-        """
-        read = self.machine.read
-        results: list[bytes] = []
-        size = 0
-        for command in commands:
-            result = read(command)
-            size += len(result)
-            if size > KV_ANSWER_BYTES_MAX:
-                if not results:
-                    raise BadRequest(
-                        f"a result of {size} bytes does not fit an answer; ask for it in pages, with a limit"
-                    )
-                break
-            results.append(result)
-        return encode_batch(results)
 
     # -- what the peer tells: `aspen.replication.machine.Machine` ---------------------------------------------------
 
@@ -406,6 +378,7 @@ class KvStateMachine(Actor):
         """Writes what was applied, and closes the storage. After a crash the next member starts from what was
         written."""
         self._admin.close()
+        self._answering.close()
         self._writes.lost(None)
         self.snapshots.close_all()
         if not self._keeper.is_failed:

@@ -44,6 +44,7 @@ class ErrorCode(IntEnum):
     SESSIONS_FULL = 17
     UNSUPPORTED = 18
     ANSWER_LOST = 19
+    RESULT_TOO_LARGE = 20
 
 
 class Kind(IntEnum):
