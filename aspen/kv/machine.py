@@ -447,12 +447,9 @@ class Machine:
 
     def read(self, command: bytes) -> bytes:
         """The result of a RANGE command, or of a TXN without puts and deletes, at the applied state."""
-        self._check_whole()
-        key = plain_key(command)
-        if key and len(key) <= KV_KEY_BYTES_MAX:
-            keyspace = self._keyspaces.get(command[1])
-            if keyspace is not None:
-                return found(keyspace.revision, keyspace.get(key))
+        plain = self.read_plain(command)
+        if plain is not None:
+            return plain
         try:
             decoded = decode_command(command)
             request = decoded.request
@@ -464,10 +461,23 @@ class Machine:
         except KvError as error:
             return encode_error(error.code, error.number)
 
-    def read_steps(self, command: bytes, step_keys: int = KV_SCAN_STEP_ROWS) -> Generator[None, None, bytes]:
+    def read_plain(self, command: bytes) -> bytes | None:
+        """The same of the most frequent read, one key as it is now; None: it is another command."""
+        self._check_whole()
+        key = plain_key(command)
+        if key and len(key) <= KV_KEY_BYTES_MAX:
+            keyspace = self._keyspaces.get(command[1])
+            if keyspace is not None:
+                return found(keyspace.revision, keyspace.get(key))
+        return None
+
+    def read_steps(
+        self, command: bytes, step_keys: int = KV_SCAN_STEP_ROWS, bytes_max: int = 0
+    ) -> Generator[None, None, bytes]:
         """The same in steps that hold the caller for a bounded time; entries may be applied between them.
 
-        All of the result shows the state at the first step. A transaction is one step.
+        All of the result shows the state at the first step. A transaction is one step. A result that is larger than
+        `bytes_max` (0: any size will do) is given up as soon as that shows.
         """
         self._check_whole()
         try:
@@ -477,7 +487,7 @@ class Machine:
                 return self.read(command)
             keyspace = self.keyspace(decoded.keyspace)
             check_range(keyspace, request)
-            result = yield from read_in_steps(keyspace, request, keyspace.revision, step_keys)
+            result = yield from read_in_steps(keyspace, request, keyspace.revision, step_keys, bytes_max)
             return encode_result(result)
         except KvError as error:
             return encode_error(error.code, error.number)
