@@ -19,11 +19,15 @@ from aspen.sim import Simulation
 class Watch:
     """Looks at the members of a simulation; see the module."""
 
-    def __init__(self, sim: Simulation) -> None:
+    def __init__(self, sim: Simulation, peer: str = "raft", machine: str = "ledger") -> None:
+        """`peer` and `machine` are the names of both on their nodes."""
         self.sim = sim
+        self.peer, self.machine = peer, machine
         self.leaders: dict[int, int] = {}
         self.committed: dict[int, tuple[int, int]] = {}
         """Index to (term, checksum)."""
+        self.payloads: dict[int, tuple[int, bytes]] = {}
+        """Index to what was committed there, as (kind, data)."""
         self.checked: dict[str, tuple[int, int]] = {}
         """Node to (boot of its member, index up to which its log was checked)."""
         self.terms: dict[str, tuple[int, int, int]] = {}
@@ -34,13 +38,13 @@ class Watch:
 
     def __call__(self) -> str | None:
         for name in self.sim.nodes:
-            wrong = self._look(name) or self._look_at_ledger(name)
+            wrong = self._look(name) or self.look_at_machine(name)
             if wrong is not None:
                 return wrong
         return None
 
     def _look(self, name: str) -> str | None:
-        peer = self.sim.peek(name, "raft")
+        peer = self.sim.peek(name, self.peer)
         running = peer._running if peer is not None else None
         if peer is not None and peer._stage.value not in self.stages:
             self.stages.add(peer._stage.value)
@@ -89,6 +93,7 @@ class Watch:
             entry = log.entries[index - log.offset - 1]
             found = (entry.term, zlib.crc32(entry.data))
             there = self.committed.setdefault(index, found)
+            self.payloads.setdefault(index, (int(entry.kind), entry.data))
             if there != found:
                 return f"{name} has committed {found} at {index}, where {there} was"
             self.checked[key] = (0, index)
@@ -98,7 +103,7 @@ class Watch:
         if core._role != Role.LEADER:
             return None
         for name in self.sim.nodes:
-            peer = self.sim.peek(name, "raft")
+            peer = self.sim.peek(name, self.peer)
             running = peer._running if peer is not None else None
             if running is None or running.core is core or running.core._term != core._term:
                 continue
@@ -107,8 +112,9 @@ class Watch:
                 return f"{name} has {running.core._log.stable} on its disk, and the leader counts {progress.match}"
         return None
 
-    def _look_at_ledger(self, name: str) -> str | None:
-        ledger = self.sim.peek(name, "ledger")
+    def look_at_machine(self, name: str) -> str | None:
+        """Whether its state is that of the others at the same index."""
+        ledger = self.sim.peek(name, self.machine)
         if ledger is None or not ledger.applied or self.seen.get(f"{name}/ledger") == ledger.applied:
             return None
         self.seen[f"{name}/ledger"] = ledger.applied
