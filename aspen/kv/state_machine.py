@@ -106,7 +106,7 @@ class KvStateMachine(Actor):
         self._flusher = Flusher(self._keeper, lambda: self.ctx.call_after(KV_FLUSH_S, self._me.flush), self._me.flushed)
         self._chores = Chores(options)
         self._admin = Admin(self)
-        self.snapshots = Snapshots(self._keeper)
+        self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
 
     async def init(self) -> None:
         """Opens the state, and has the peer bring what is missing."""
@@ -346,6 +346,11 @@ class KvStateMachine(Actor):
             self.ctx.call_after(KV_COMPACT_STEP_S, self._me.compact_on)
 
     @cast
+    def corrupt(self, why: str) -> None:
+        """Something of the state has rotted: this member ends, and the next one gets it anew."""
+        raise StorageCorrupt(why)
+
+    @cast
     def compact_on(self) -> None:
         """The pause is over."""
         self._compacting = False
@@ -354,6 +359,8 @@ class KvStateMachine(Actor):
     async def terminate(self, reason: object) -> None:
         """Writes what was applied, and closes the storage. After a crash the next member starts from what was
         written."""
+        if isinstance(reason, StorageCorrupt):
+            self._keeper.failed(reason)
         self._admin.close()
         self._writes.lost(None)
         self.snapshots.close_all()

@@ -2,7 +2,7 @@
 
     aspen sim run tests.kv.campaign:store_lite --seeds 100           three members, ten seconds of faults
     aspen sim run tests.kv.campaign:store_lite_5 --seeds 100         five
-    aspen sim run tests.kv.campaign:store_full --seeds 10            five members, forty seconds of faults, 600 operations
+    aspen sim run tests.kv.campaign:store_full --seeds 10            five, forty seconds of faults, 600 operations
     aspen sim run tests.kv.campaign:store_full_3 --seeds 10          three
     aspen sim run 'tests.kv.campaign:store_lite?bug=NAME'            with a bug of `tests.kv.planted`
 
@@ -11,15 +11,17 @@ Meanwhile members are killed, leadership is moved, members are removed and added
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import aspen.sim
-from aspen import AspenError, Child, child
+from aspen import AspenError, Child, child, whereis, wire
 from aspen.actor import system_of_loop
 from aspen.distributed import Joining, Seed
-from aspen.errors import NoSpace
+from aspen.errors import NoSpace, StorageCorrupt
 from aspen.journal import JournalOptions
 from aspen.kv import Kv, get, put, value
+from aspen.kv.door import ADMIN
 from aspen.kv.integrity import hash_at
 from aspen.kv.options import NAME, PEER, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
@@ -223,26 +225,42 @@ async def alive(sim: Simulation, clients: Clients) -> None:
 async def _until_answered(sim: Simulation, clients: Clients, node: str, work: Any) -> None:
     while True:
         try:
-            return await clients.on(node, "z", work)
+            await clients.on(node, "z", work)
+            return
         except NoSpace:
             return
         except AspenError:
             await sim.sleep(0.1)
 
 
-async def alike(sim: Simulation, watch: StoreWatch) -> None:
+async def alike(sim: Simulation, clients: Clients) -> None:
     """The members of the core have the same contents, once they have applied the same."""
     while True:
         members = [sim.peek(node, NAME) for node in sim.core]
         machines = [getattr(member._keeper, "machine", None) if member is not None else None for member in members]
         if all(machines) and len({machine.applied for machine in machines}) == 1:
-            break
+            found = [await _contents(sim, clients, *pair) for pair in zip(sim.core, machines, strict=True)]
+            if None not in found:
+                break
         await sim.sleep(0.02)
-    found = []
-    for machine in machines:
-        sessions = [(id, one.pack()) for id, one in sorted(machine._sessions._open.items())]
-        found.append((hash_at(machine, Keyspace.USER), sessions))
     sim.check(all(one == found[0] for one in found), "replicas_alike", f"at {machines[0].applied}: {found}")
+
+
+async def _contents(sim: Simulation, clients: Clients, node: str, machine: Any) -> Any:
+    """What a member has, sessions included; None when its disk has rotted: it is told so, as a scrub would."""
+    try:
+        sessions = [(id, one.pack()) for id, one in sorted(machine._sessions._open.items())]
+        return hash_at(machine, Keyspace.USER), sessions
+    except StorageCorrupt:
+        sim.branch("rot.found_last")
+
+    async def look() -> None:
+        with contextlib.suppress(AspenError):
+            await whereis(KvStateMachine, NAME).exchange(ADMIN, wire.encode(("hash", {"revision": 0})))
+
+    await sim.call(node, look)
+    await sim.sleep(0.5)
+    return None
 
 
 def check_history(sim: Simulation, notes: Notes, watch: StoreWatch, clients: Clients) -> None:
@@ -285,7 +303,7 @@ async def scenario(sim: Simulation) -> None:
         done.append(True)
         for aide in aides:
             await aide
-        await alike(sim, watch)
+        await alike(sim, clients)
         check_history(sim, notes, watch, clients)
 
 
