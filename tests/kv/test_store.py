@@ -266,8 +266,8 @@ def test_a_member_whose_state_has_rotted_gets_it_anew(meets: str, leads: bool) -
         assert leader is not None
         node = leader if leads else next(name for name in stores.cluster.nodes if name != leader)
         rows = stores.cluster.node(node).disk._stores["kv"].tables["mvcc"].values
-        for row, value in list(rows.items()):
-            rows[row] = value[:-1] + bytes([value[-1] ^ 1])
+        for row, sealed in list(rows.items()):
+            rows[row] = sealed[:-1] + bytes([sealed[-1] ^ 1])
         before = stores.member(node)
 
         async def meet(kv: Kv) -> None:

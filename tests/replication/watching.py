@@ -3,7 +3,8 @@
 leader          one leader a term
 committed       one entry an index, whoever commits it, in whatever incarnation
 backwards       neither term nor commit index of an incarnation falls; the durable term of a disk never does
-unsynced        a leader counts for a member only what that member has made durable
+unsynced        a leader counts for a member only what that member has made durable; so does a candidate its vote
+old_term        a leader commits what it has of earlier terms with an entry of its own (Raft paper, figure 8)
 state           equal states at equal indices
 """
 
@@ -60,8 +61,10 @@ class Watch:
         return (
             self._leader(name, seat.me, core)
             or self._backwards(name, seat, core)
+            or self._old_term(name, core)
             or self._log(name, seat, log)
             or self._unsynced(core)
+            or self._unsynced_votes(core)
         )
 
     def _leader(self, name: str, me: int, core: Any) -> str | None:
@@ -110,6 +113,31 @@ class Watch:
             progress = core._peers.get(running.seat.me)
             if progress is not None and progress.match > running.core._log.stable:
                 return f"{name} has {running.core._log.stable} on its disk, and the leader counts {progress.match}"
+        return None
+
+    def _old_term(self, name: str, core: Any) -> str | None:
+        log = core._log
+        if (
+            core._role == Role.LEADER
+            and 0 < log.term(log.commit) < core._term
+            and log.commit > max(self.committed, default=0)
+        ):
+            return f"{name} leads term {core._term}, and commits {log.commit} of term {log.term(log.commit)}"
+        return None
+
+    def _unsynced_votes(self, core: Any) -> str | None:
+        if core._role != Role.CANDIDATE:
+            return None
+        for name in self.sim.nodes:
+            peer = self.sim.peek(name, self.peer)
+            running = peer._running if peer is not None else None
+            if running is None or running.core is core or not core._votes.get(running.seat.me):
+                continue
+            term, vote = running.core._durable
+            if term < core._term or (term == core._term and vote != core._id):
+                return (
+                    f"{name} has the vote {vote} of term {term} on its disk, and {core._id} counts that of {core._term}"
+                )
         return None
 
     def look_at_machine(self, name: str) -> str | None:
