@@ -3,7 +3,7 @@
 leader          one leader a term
 committed       one entry an index, whoever commits it, in whatever incarnation
 backwards       neither term nor commit index of an incarnation falls; the durable term of a disk never does
-unsynced        a leader counts for a member only what that member has made durable; so does a candidate its vote
+unsynced        a leader counts for a member only what that member has made durable; so are the votes of a leader
 old_term        a leader commits what it has of earlier terms with an entry of its own (Raft paper, figure 8)
 state           equal states at equal indices
 """
@@ -64,11 +64,14 @@ class Watch:
             or self._old_term(name, core)
             or self._log(name, seat, log)
             or self._unsynced(core)
-            or self._unsynced_votes(core)
         )
 
     def _leader(self, name: str, me: int, core: Any) -> str | None:
         if core._role == Role.LEADER:
+            if core._term not in self.leaders and not core._configuration.outgoing:
+                wrong = self._unsynced_votes(name, core)
+                if wrong is not None:
+                    return wrong
             other = self.leaders.setdefault(core._term, me)
             if other != me:
                 return f"{name} and {other} both lead term {core._term}"
@@ -125,19 +128,17 @@ class Watch:
             return f"{name} leads term {core._term}, and commits {log.commit} of term {log.term(log.commit)}"
         return None
 
-    def _unsynced_votes(self, core: Any) -> str | None:
-        if core._role != Role.CANDIDATE:
-            return None
-        for name in self.sim.nodes:
-            peer = self.sim.peek(name, self.peer)
+    def _unsynced_votes(self, name: str, core: Any) -> str | None:
+        """A leader that is new: a majority has its vote for it on its disk, or a later term, or cannot be looked at."""
+        without = 0
+        for node in self.sim.nodes:
+            peer = self.sim.peek(node, self.peer)
             running = peer._running if peer is not None else None
-            if running is None or running.core is core or not core._votes.get(running.seat.me):
-                continue
-            term, vote = running.core._durable
-            if term < core._term or (term == core._term and vote != core._id):
-                return (
-                    f"{name} has the vote {vote} of term {term} on its disk, and {core._id} counts that of {core._term}"
-                )
+            if running is not None and running.seat.me in core._configuration.voters:
+                term, vote = running.core._durable
+                without += term < core._term or (term == core._term and vote != core._id)
+        if without > (len(core._configuration.voters) - 1) // 2:
+            return f"{name} leads term {core._term}, and {without} voters have no vote for it on their disks"
         return None
 
     def look_at_machine(self, name: str) -> str | None:
