@@ -102,7 +102,9 @@ class StoreWatch(Watch):
             return None
         self.seen[f"{name}/machine"] = machine.applied
         status = machine.status()
-        spaces = [(s.revision, s.compact_revision, s.alarms, s.quota_bytes) for s in status.keyspaces.values()]
+        spaces = [
+            (s.revision, s.compact_revision, [*map(int, s.alarms)], s.quota_bytes) for s in status.keyspaces.values()
+        ]
         state = f"{machine.applied} {status.running_hash.hex()} {status.sessions} {spaces}"
         there = self.digests.setdefault(machine.applied[0], state)
         return None if there == state else f"{name} is at {state}, and others were at {there}"
@@ -307,8 +309,9 @@ async def scenario(sim: Simulation) -> None:
         check_history(sim, notes, watch, clients)
 
 
-LITE = Phases(10 * SECOND_NS, 10 * SECOND_NS, 15 * SECOND_NS)
-FULL = Phases(40 * SECOND_NS, 15 * SECOND_NS, 20 * SECOND_NS)
+# Little time to settle, as time costs: what is asked then is asked again until the end.
+LITE = Phases(10 * SECOND_NS, 4 * SECOND_NS, 21 * SECOND_NS)
+FULL = Phases(40 * SECOND_NS, 5 * SECOND_NS, 30 * SECOND_NS)
 LITE_STEPS_MAX, FULL_STEPS_MAX = 4_000_000, 16_000_000
 OPTIONS = {"bug": ""}
 
