@@ -45,7 +45,7 @@ ACCOUNTS = (b"a/0", b"a/1", b"a/2")
 OPENING = 100
 """What an account holds that nobody has paid into."""
 COUNTER = b"n/0"
-TIMEOUT_S = 4.0
+TIMEOUT_S = 2.0
 
 
 # -- the program --------------------------------------------------------------------------------------------
@@ -94,10 +94,8 @@ def main_of(options: StoreOptions) -> Any:
 class StoreWatch(Watch):
     """As `Watch`; the state is what every member must have alike at one index."""
 
-    def look_at_machine(self, name: str) -> str | None:
-        member = self.sim.peek(name, self.machine)
-        keeper = member._keeper if member is not None else None
-        machine = getattr(keeper, "machine", None)
+    def look_at_machine(self, name: str, member: Any) -> str | None:
+        machine = getattr(member._keeper, "machine", None)
         if machine is None or not machine.applied[0] or self.seen.get(f"{name}/machine") == machine.applied:
             return None
         self.seen[f"{name}/machine"] = machine.applied

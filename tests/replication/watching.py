@@ -39,13 +39,21 @@ class Watch:
 
     def __call__(self) -> str | None:
         for name in self.sim.nodes:
-            wrong = self._look(name) or self.look_at_machine(name)
+            node = self.sim.node(name)
+            if not node.is_up:
+                continue
+            # As `Simulation.peek`, which would look for the node twice: this is done at every instant.
+            whereis = node.system.whereis
+            peer, machine = [
+                process.actor if process is not None and process.starting is None else None
+                for process in (whereis(self.peer), whereis(self.machine))
+            ]
+            wrong = self._look(name, peer) or (None if machine is None else self.look_at_machine(name, machine))
             if wrong is not None:
                 return wrong
         return None
 
-    def _look(self, name: str) -> str | None:
-        peer = self.sim.peek(name, self.peer)
+    def _look(self, name: str, peer: Any) -> str | None:
         running = peer._running if peer is not None else None
         if peer is not None and peer._stage.value not in self.stages:
             self.stages.add(peer._stage.value)
@@ -141,10 +149,9 @@ class Watch:
             return f"{name} leads term {core._term}, and {without} voters have no vote for it on their disks"
         return None
 
-    def look_at_machine(self, name: str) -> str | None:
+    def look_at_machine(self, name: str, ledger: Any) -> str | None:
         """Whether its state is that of the others at the same index."""
-        ledger = self.sim.peek(name, self.machine)
-        if ledger is None or not ledger.applied or self.seen.get(f"{name}/ledger") == ledger.applied:
+        if not ledger.applied or self.seen.get(f"{name}/ledger") == ledger.applied:
             return None
         self.seen[f"{name}/ledger"] = ledger.applied
         digest = self.digests.setdefault(ledger.applied, ledger.digest)
