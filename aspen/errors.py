@@ -239,6 +239,18 @@ class LeaseNotFound(KvError):
     """There is no such lease, or no longer. Nothing was changed."""
 
 
+class LeaseExists(KvError):
+    """There is a lease of that id. Nothing was changed: choose another id, or let the store choose."""
+
+
+class LeaseLost(AspenError):
+    """It is not certain any more that a lease has not ended: give up what it protects."""
+
+
+class LeasesFull(KvError):
+    """There are as many leases as there may be. Nothing was changed: try again when some have ended."""
+
+
 class NoSpace(KvError):
     """The keyspace has reached its quota. Nothing was changed: delete and compact, or raise the quota."""
 

@@ -825,6 +825,9 @@ KV_COMPACT_SAMPLES_MAX = 16
 KV_TICK_S = 0.5
 """How often a member sees what is due: compaction, scrub, sessions, alarms."""
 
+KV_VERSIONS_S = 2.0
+"""How long a leader waits for all members to tell which versions they know."""
+
 KV_COMPACT_STEP_S = 0.02
 """Pause between two steps of a compaction or a scrub."""
 
@@ -850,6 +853,39 @@ LEASE_DRIFT = 0.01
 
 LEASE_CHECKPOINT_EVERY_S = 300.0
 """What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
+
+LEASE_TTL_MIN_S = 2
+"""A lease lives at least so long: one and a half election timeouts, rounded up, so that it survives an election."""
+
+LEASE_TTL_MAX_S = 9_000_000_000
+"""A lease lives at most so long; etcd's bound."""
+
+LEASES_MAX = 1_000_000
+"""Leases of a store."""
+
+LEASE_KEEP_MAX = 8_192
+"""Leases that one keep-alive names."""
+
+LEASE_LIST_MAX = 65_536
+"""Ids in one page of the list of leases."""
+
+LEASE_ASKED_MAX = 4_096
+"""Requests about leases that wait at the leader."""
+
+LEASE_TICK_S = 0.25
+"""How often the leader looks at its leases."""
+
+LEASE_BEATS = 3
+"""A client keeps a lease alive so often within its TTL."""
+
+LEASE_REVOKE_S = 2.0
+"""How long a client that leaves tries to revoke its lease, which ends by itself if that fails."""
+
+LEASE_READY_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long a client waits, each time, for a cluster that has just begun to come to the version that has leases."""
+
+LEASE_LOOKED_AT_MAX = 2_000
+"""Leases that the leader looks at, or takes over, in one step: others of its loop come between two."""
 
 LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
@@ -953,9 +989,6 @@ _check(KV_SNAPSHOT_CHUNK_BYTES * 2 < FRAME_BYTES_MAX, "a chunk fits a frame")
 _check(0 < KV_QUOTA_CLEARED < 1, "an alarm does not flap")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
-_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
-
-
 _check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
 _check(KV_PART_BYTES_MAX * 2 <= CONTROL_REQUEST_BYTES_MAX, "a part fits a frame of the control port, relayed too")
 _check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and more")
@@ -971,6 +1004,16 @@ _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the w
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
+_check(
+    LEASE_TTL_MIN_S - 1 < 1.5 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS <= LEASE_TTL_MIN_S,
+    "a lease survives an election",
+)
+_check(LEASE_TICK_S * 2 < LEASE_TICK_GAP_S, "a tick that is late is no gap")
+_check(LEASE_LIST_MAX * 8 < KV_ANSWER_BYTES_MAX, "a page of leases fits an answer")
+_check(LEASE_KEEP_MAX * 8 < KV_REQUEST_BYTES_MAX, "a keep-alive is a request")
+_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
+
+
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")

@@ -3,6 +3,7 @@
 /kv               rest_for_one
   peer            RaftPeer: consensus, the log on disk, the other members
   machine         KvStateMachine: the state, those who wait for it, its database
+  leases          LeaseActor: the leader's clock over leases
   handover        the first to stop: hands the leadership on while all still work
 
 `Kv` is a plain application: a node runs it beside others, or alone, as its configuration says.
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from aspen.errors import AspenError
-from aspen.kv.options import NAME, PEER, StoreOptions
+from aspen.kv.lease_actor import LeaseActor
+from aspen.kv.options import LEASES, NAME, PEER, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
 from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
@@ -50,6 +52,8 @@ class KvSupervisor(Supervisor):
         # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in
         # the log, and is applied again.
         yield child(KvStateMachine, options, peer).opts(id="machine", name=NAME, shutdown=KV_MACHINE_STOP_S)
+        # Permanent. It starts anew alone: then every lease lives a little longer.
+        yield child(LeaseActor, options, peer, whereis(KvStateMachine, NAME)).opts(id="leases", name=LEASES)
         # Does nothing until it is stopped, which it is first.
         yield child(Handover, peer).opts(id="handover", shutdown=REPLICATION_TRANSFER_S + 1.0)
 

@@ -10,6 +10,7 @@
     ticket    aspen ticket, aspen node join
     bench     aspen bench
     kv        aspen kv
+    lease     aspen lease
     member    aspen member
     sim       aspen sim
     show      how results look
@@ -19,10 +20,10 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not a
 
 from __future__ import annotations
 
-from aspen.cli import attach, bench, keys, kv, member, node, operate, run, sim, ticket, up
+from aspen.cli import attach, bench, keys, kv, lease, member, node, operate, run, sim, ticket, up
 from aspen.cli.app import aspen, main
 
-for _module in (attach, bench, keys, kv, member, node, operate, run, sim, ticket, up):
+for _module in (attach, bench, keys, kv, lease, member, node, operate, run, sim, ticket, up):
     _module.add_to(aspen)
 
 __all__ = ["main"]

@@ -23,14 +23,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from aspen import wire
-from aspen.errors import AspenError, CallTimeout, Overloaded, SessionWindow, UsageError
+from aspen.errors import AspenError, CallTimeout, Overloaded, SessionWindow, Unsupported, UsageError
 from aspen.kv.codec import decode_result, encode_command, encode_put
 from aspen.kv.courier import Courier, Finder, SessionOver
-from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
+from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
+from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
 from aspen.kv.session import Session
@@ -41,7 +43,16 @@ from aspen.kv.types import (
     CompactResult,
     DeleteRequest,
     DeleteResult,
+    GrantResult,
+    KeepResult,
     KeyValue,
+    LeaseGrant,
+    LeaseKeep,
+    LeaseList,
+    LeaseQuery,
+    LeaseRevoke,
+    LeasesResult,
+    LeaseStatus,
     PutRequest,
     PutResult,
     RangeRequest,
@@ -55,7 +66,13 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
-from aspen.limits import KV_CLIENT_SESSIONS_TRIED_MAX, KV_CLIENT_TIMEOUT_S, KV_PAGE_KEYS, KV_TRANSACTION_TRIES_MAX
+from aspen.limits import (
+    KV_CLIENT_SESSIONS_TRIED_MAX,
+    KV_CLIENT_TIMEOUT_S,
+    KV_PAGE_KEYS,
+    KV_TRANSACTION_TRIES_MAX,
+    LEASE_READY_PAUSES_S,
+)
 
 Consistency: TypeAlias = Literal["linearizable", "serializable"]
 R = TypeVar("R")
@@ -74,14 +91,16 @@ class Kv:
         *,
         timeout: float = KV_CLIENT_TIMEOUT_S,
         exactly_once: bool = True,
+        boot_ns: Callable[[], int] | None = None,
     ) -> None:
-        """`draw` gives random numbers in [0, 1), for pauses."""
+        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension."""
         self._loop = loop
         self.draw = draw
         """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
+        self._keeping = KeepingAlive(self._keep_alive, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
@@ -266,6 +285,64 @@ class Kv:
         """
         return Transactions(self, tries)
 
+    # -- leases ----------------------------------------------------------------------------------------------------
+
+    async def lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> Lease:
+        """Grants a lease that this client keeps alive until it is closed: use it with `async with`, which revokes it
+        at the end. `ttl` is in seconds; the store may raise it. Raises as `grant`."""
+        sent_ns = self._keeping.now_ns()
+        granted = await self.grant(ttl, id=id, timeout=timeout)
+        return self._keeping.add(granted.id, granted.ttl, sent_ns, partial(self.revoke, granted.id))
+
+    async def grant(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> GrantResult:
+        """Grants a lease that nobody keeps alive, and of the id given, if one is; returns its id and TTL in seconds.
+
+        Raises:
+            LeaseExists, LeasesFull, BadRequest, Unsupported: refused; nothing was changed.
+            CallTimeout: no answer in time; not executed.
+            Unknown: it may have been executed. Such a lease ends by itself.
+        """
+        for pause_s in LEASE_READY_PAUSES_S:
+            try:
+                return cast(GrantResult, await self._write(LeaseGrant(ttl, id), timeout))
+            except Unsupported:  # A cluster that has just begun comes to its version in a moment.
+                await asyncio.sleep(pause_s)
+        return cast(GrantResult, await self._write(LeaseGrant(ttl, id), timeout))
+
+    async def revoke(self, id: int, *, timeout: float | None = None) -> DeleteResult:
+        """Ends a lease, and deletes its keys at one revision. Raises LeaseNotFound, and as `put`."""
+        return cast(DeleteResult, await self._write(LeaseRevoke(id), timeout))
+
+    async def keep_alive(self, id: int, *, timeout: float | None = None) -> int:
+        """Keeps a lease alive once; returns its TTL in seconds, which counts from before the call. 0: it is gone.
+
+        Raises CallTimeout: no answer in time; it may have been kept alive.
+        """
+        return (await self._keep_alive((id,), self._timeout_s if timeout is None else timeout))[0]
+
+    async def time_to_live(self, id: int, *, keys: bool = False, timeout: float | None = None) -> LeaseStatus:
+        """How long a lease has to live, by the leader's clock, and with `keys` those attached to it.
+
+        Raises:
+            BadRequest: the keys do not fit an answer.
+            CallTimeout: no answer in time.
+        """
+        return cast(LeaseStatus, await self._ask(LEASE, LeaseQuery(id, keys), timeout))
+
+    async def leases(self, *, timeout: float | None = None) -> list[int]:
+        """The ids of all leases, in order. Those that are granted or end meanwhile may be among them, or not."""
+        found: list[int] = []
+        more = True
+        while more:
+            after = found[-1] if found else None
+            page = cast(LeasesResult, await self._ask(LEASE, LeaseList(after), timeout))
+            found += page.leases
+            more = page.more and bool(page.leases)
+        return found
+
+    async def _keep_alive(self, ids: Sequence[int], timeout: float) -> tuple[int, ...]:
+        return cast(KeepResult, await self._ask(LEASE, LeaseKeep(tuple(ids)), timeout)).ttls
+
     # -- operations ------------------------------------------------------------------------------------------------
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
@@ -323,6 +400,7 @@ class Kv:
 
     async def close(self) -> None:
         """Ends the session and the connection. What is under way fails. Idempotent."""
+        await self._keeping.close()
         session = self._session
         if session is not None and session.id and self._courier.is_connected:
             _, _, command = session.stamp(encode_command(SessionClose()))

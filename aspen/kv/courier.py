@@ -40,7 +40,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.kv.codec import decode_batch, encode_batch, encode_error
-from aspen.kv.door import READ, SERIALIZABLE, WRITE
+from aspen.kv.door import LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.types import ErrorCode
 from aspen.limits import (
     KV_CLIENT_BACKOFF_MAX_S,
@@ -132,7 +132,7 @@ class Courier:
         self._finder = finder
         self._loop = loop
         self._draw = draw
-        self._lanes = {kind: _Lane(kind) for kind in (WRITE, READ, SERIALIZABLE)}
+        self._lanes = {kind: _Lane(kind) for kind in (WRITE, READ, SERIALIZABLE, LEASE)}
         self._channel: Channel | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._resume_at = 0.0
@@ -319,7 +319,7 @@ class Courier:
                         item.future.set_exception(SessionOver())
                     else:
                         item.future.set_result(result)
-            if not channel.leads and lane.kind == WRITE:
+            if not channel.leads and lane.kind in (WRITE, LEASE):
                 self._move(channel)
         elif error is not None:
             self._retry(lane, items, channel, error)

@@ -93,5 +93,7 @@ def kv_of(system: System) -> Kv:
     found: Kv | None = system.tables.get(_TABLE)
     if found is None:
         draw = system.ports.random.rng("kv.client").random
-        found = system.tables[_TABLE] = SharedKv(InsideFinder(system), system.loop, draw)
+        found = system.tables[_TABLE] = SharedKv(
+            InsideFinder(system), system.loop, draw, boot_ns=system.ports.clock.boot_ns
+        )
     return found

@@ -10,6 +10,8 @@ from aspen.replication.options import PeerOptions
 
 NAME: Final = "aspen.kv"
 """Of the member on its node, and of the process group of all members."""
+LEASES: Final = "aspen.kv.leases"
+"""Of the `LeaseActor` on its node."""
 PEER: Final = "aspen.kv.peer"
 """Of the peer on its node."""
 
@@ -29,6 +31,8 @@ class StoreOptions:
     session_s: float = limits.KV_SESSION_S
     """A session that nobody used for so long is closed."""
     tick_s: float = limits.KV_TICK_S
+    lease_tick_s: float = limits.LEASE_TICK_S
+    lease_checkpoint_s: float = limits.LEASE_CHECKPOINT_EVERY_S
 
     @property
     def map_bytes(self) -> int:

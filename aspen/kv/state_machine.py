@@ -19,6 +19,7 @@ No handler awaits, but those that put a snapshot in the place of the state: noth
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 from aspen.actor import Reply, ReplyHandle, System, defer
@@ -38,14 +39,17 @@ from aspen.errors import (
 )
 from aspen.kv.admin import Admin, needs_leader
 from aspen.kv.chores import Chores
-from aspen.kv.codec import decode_batch, encode_batch
-from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
+from aspen.kv.codec import decode_batch, encode_batch, encode_command
+from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.keeping import Flusher, Keeper
-from aspen.kv.machine import Machine
+from aspen.kv.leasing import Leasing
+from aspen.kv.machine import CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Machine
 from aspen.kv.options import NAME, StoreOptions
 from aspen.kv.proposing import Proposing
 from aspen.kv.reading import Reading
 from aspen.kv.snapshots import Snapshots
+from aspen.kv.types import ClusterVersionRequest
+from aspen.kv.upgrading import lowest_version
 from aspen.limits import (
     KV_ANSWER_BYTES_MAX,
     KV_COMPACT_STEP_S,
@@ -107,6 +111,8 @@ class KvStateMachine(Actor):
         self._chores = Chores(options)
         self._admin = Admin(self)
         self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
+        self._leasing = Leasing(lambda: self.machine)
+        self._upgrading = False
 
     async def init(self) -> None:
         """Opens the state, and has the peer bring what is missing."""
@@ -155,6 +161,10 @@ class KvStateMachine(Actor):
             if needs_leader(body) and not self.leads:
                 return self._hand_on(kind, body, hops)
             self._admin.begin(body, self.ctx.reply_handle())
+        elif kind == LEASE:
+            if not self.leads:
+                return self._hand_on(kind, body, hops)
+            self._leasing.ask(body, self.ctx.reply_handle())
         else:
             raise UsageError(f"there is no exchange of kind {kind}; is it the same Aspen?")
         deferred: tuple[bool, bytes] = defer()
@@ -255,6 +265,8 @@ class KvStateMachine(Actor):
         if is_leader and not self.leads:
             self._chores.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
+        self._leasing.leadership(term, leads=is_leader)
+        self._upgrade()
 
     @cast
     def apply(self, entries: list[Committed]) -> None:
@@ -270,9 +282,57 @@ class KvStateMachine(Actor):
             raise
         applied = machine.applied[0]
         self._reads.applied(applied)
+        self._leasing.look()
         writes.propose()
         self._flusher.changed()
         self.peer.progress(applied, machine.synced[0])
+
+    # -- leases: see `leasing` ---------------------------------------------------------------------------------------
+
+    @cast
+    def attach_leases(self, actor: Any) -> None:
+        """The `LeaseActor` has started."""
+        self._leasing.attach(actor)
+
+    @cast
+    def begin_leases(self, term: int, index: int) -> None:
+        """It keeps time when so much is applied."""
+        self._leasing.begin(term, index)
+
+    @cast
+    def reach_leases(self, number: int, index: int, ids: tuple[int, ...]) -> None:
+        """It waits until so much is applied."""
+        self._leasing.reach(number, index, ids)
+
+    @cast
+    def drain_leases(self) -> None:
+        """It wants to know when what had come before is passed on."""
+        self._leasing.drained()
+
+    # -- versions: see `upgrading` -----------------------------------------------------------------------------------
+
+    @call
+    def versions(self) -> tuple[int, int]:
+        """The versions of the cluster that this program knows, from the first to the last."""
+        return CLUSTER_VERSION_MIN, CLUSTER_VERSION_MAX
+
+    def _upgrade(self) -> None:
+        """Asks the others whether the cluster may come to a newer version."""
+        if self.leads and not self._upgrading and self.machine.cluster_version < CLUSTER_VERSION_MAX:
+            with suppress(Overloaded):  # At the next tick, then.
+                self._admin.run(self._upgrade_if_all_can(), _OWN)
+                self._upgrading = True
+
+    async def _upgrade_if_all_can(self) -> None:
+        try:
+            most = await lowest_version(KvStateMachine, NAME, self.peer, self.system.node)
+        finally:
+            self._upgrading = False
+        version = self.machine.cluster_version + 1
+        if self.leads and version <= min(most, CLUSTER_VERSION_MAX):
+            command = encode_command(ClusterVersionRequest(version))
+            self._writes.add([command], len(command), _OWN)
+            self._writes.propose()
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=REFUSALS)
     def snapshot_open(self) -> tuple[int, int, int]:
@@ -335,6 +395,7 @@ class KvStateMachine(Actor):
             for command in self._chores.due(self.machine, self.ctx.now_ns()):
                 self._writes.add([command], len(command), _OWN)
             self._writes.propose()
+            self._upgrade()
         self._compact_step()
 
     def _compact_step(self) -> None:
@@ -389,6 +450,7 @@ class KvStateMachine(Actor):
             "unflushed_rows": status.unflushed_rows,
             "cluster_version": status.cluster_version,
             "sessions": status.sessions,
+            "leases": status.leases,
             "running_hash": status.running_hash.hex(),
             "keyspaces": {
                 str(keyspace): {**space._asdict(), "alarms": list(space.alarms)}
