@@ -81,7 +81,6 @@ from aspen.limits import (
     KV_COMPACT_STEP_ROWS,
     KV_EVENTS_MAX,
     KV_KEY_BYTES_MAX,
-    KV_QUOTA_CLEARED,
     KV_REQUEST_BYTES_MAX,
     KV_SCAN_STEP_ROWS,
 )
@@ -320,7 +319,7 @@ class Machine:
         request = command.request
         if isinstance(request, PutRequest):
             transactions.check_put(request)
-            _check_space(keyspace)
+            keyspace.check_space()
             transactions.check_put_now(keyspace, request, self.leases.of(keyspace.id))
             writing = Writing(keyspace)
             put = writing.put(request)
@@ -353,7 +352,7 @@ class Machine:
     def _transact(self, keyspace: Keyspace, request: TxnRequest) -> TxnResult:
         transactions.check_shape(request)
         if transactions.puts(request):
-            _check_space(keyspace)
+            keyspace.check_space()
         way = Choosing(keyspace, self._tables).choose(request)
         transactions.check_operations(keyspace, request, way, self.leases.of(keyspace.id))
         writing = Writing(keyspace)
@@ -578,14 +577,8 @@ class Machine:
 
     def alarms_due(self) -> Sequence[tuple[int, bool]]:
         """Keyspaces whose NOSPACE alarm the leader should raise (True) or take back (False), by their size here."""
-        due = []
-        for id, keyspace in self._keyspaces.items():
-            armed = Alarm.NO_SPACE in keyspace.alarms
-            if not armed and keyspace.size_bytes > keyspace.quota_bytes:
-                due.append((id, True))
-            elif armed and keyspace.size_bytes <= keyspace.quota_bytes * KV_QUOTA_CLEARED:
-                due.append((id, False))
-        return due
+        due = [(id, keyspace.alarm_due()) for id, keyspace in self._keyspaces.items()]
+        return [(id, armed) for id, armed in due if armed is not None]
 
 
 def applied_of(state: bytes) -> tuple[int, int]:
@@ -597,11 +590,6 @@ def applied_of(state: bytes) -> tuple[int, int]:
     if format != STATE_FORMAT:
         raise StorageCorrupt(f"the store has format {format}, this program knows {STATE_FORMAT}; use the right one")
     return index, term
-
-
-def _check_space(keyspace: Keyspace) -> None:
-    if Alarm.NO_SPACE in keyspace.alarms:
-        raise make_error(ErrorCode.NO_SPACE)
 
 
 def _too_new(version: int) -> ClusterVersionTooNew:

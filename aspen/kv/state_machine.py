@@ -116,7 +116,7 @@ class KvStateMachine(Actor):
         self._told_hash = b""
         """Of the own contents, as last told to who compares."""
         self._admin = Admin(self)
-        self.snapshots = Snapshots(self._keeper)
+        self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
         self._leasing = Leasing(lambda: self.machine)
         self._upgrading = False
         self._window = window_of(self.ctx.system, options.storage)
@@ -438,6 +438,11 @@ class KvStateMachine(Actor):
         raise error
 
     @cast
+    def corrupt(self, why: str) -> None:
+        """Something of the state has rotted: this member ends, and the next one gets it anew."""
+        raise StorageCorrupt(why)
+
+    @cast
     def compact_on(self) -> None:
         """The pause is over."""
         self._compacting = False
@@ -446,6 +451,8 @@ class KvStateMachine(Actor):
     async def terminate(self, reason: object) -> None:
         """Writes what was applied, and closes the storage. After a crash the next member starts from what was
         written."""
+        if isinstance(reason, StorageCorrupt):
+            self._keeper.failed(reason)
         self._admin.close()
         self._answering.close()
         self._writes.lost(None)
