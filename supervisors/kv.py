@@ -20,7 +20,7 @@ from aspen.kv.lease_actor import LeaseActor
 from aspen.kv.options import LEASES, NAME, PEER, WATCHES, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
 from aspen.kv.watch_actor import WatchActor
-from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, REPLICATION_TRANSFER_S, SHUTDOWN_S
+from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, KV_SCRUB_S, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
 from aspen.otp import Actor, Application, Child, Supervisor, child, whereis
 from aspen.replication.options import PeerOptions
@@ -54,9 +54,9 @@ class KvSupervisor(Supervisor):
         # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in
         # the log, and is applied again.
         yield child(KvStateMachine, options, peer).opts(id="machine", name=NAME, shutdown=KV_MACHINE_STOP_S)
-        # Permanent. It starts anew alone: then every lease lives a little longer.
+        # Permanent. It starts anew, with what comes after it: then every lease lives a little longer.
         yield child(LeaseActor, options, peer, whereis(KvStateMachine, NAME)).opts(id="leases", name=LEASES)
-        # Does nothing until it is stopped, which it is before the two that it needs.
+        # Does nothing until it is stopped, which it is before those that it needs.
         yield child(Handover, peer).opts(id="handover", shutdown=REPLICATION_TRANSFER_S + 1.0)
         # Beside the machine and not part of it: a watch that fails is not to take the member with it, and the work for
         # thousands of watchers has turns of its own. It looks at the machine through a window, so it starts after that
@@ -90,6 +90,7 @@ class Kv(Application):
         "quota_bytes": KV_QUOTA_BYTES,
         "compact_revisions": 0,
         "compact_s": 0.0,
+        "scrub_s": KV_SCRUB_S,
     }
     """As in the section `[kv]` of a node's configuration, from which a node with that takes them. `voters` has commas;
     `waits` has a member with an empty directory wait to be added."""
@@ -103,6 +104,7 @@ class Kv(Application):
             quota_bytes=env["quota_bytes"],
             compact_revisions=env["compact_revisions"],
             compact_s=env["compact_s"],
+            scrub_s=env["scrub_s"],
         )
         return child(KvSupervisor, options)
 

@@ -10,8 +10,8 @@
     ticket    aspen ticket, aspen node join
     bench     aspen bench
     kv        aspen kv
-    kv_watch  aspen kv watch
     lease     aspen lease
+    kv_watch  aspen kv watch
     member    aspen member
     coordinate  aspen lock, aspen elect
     sim       aspen sim

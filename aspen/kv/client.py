@@ -107,8 +107,8 @@ class Kv(Recipes):
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
-        self._watches = WatchClient(self._courier, loop)
         self._keeping = KeepingAlive(self._keep_alive, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
+        self._watches = WatchClient(self._courier, loop)
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
@@ -453,8 +453,8 @@ class Kv(Recipes):
 
     async def close(self) -> None:
         """Ends the session and the connection. What is under way fails. Idempotent."""
-        self._watches.close(NotReachable("this client of the store is closed; connect again"))
         await self._keeping.close()
+        self._watches.close(NotReachable("this client of the store is closed; connect again"))
         session = self._session
         if session is not None and session.id and self._courier.is_connected:
             _, _, command = session.stamp(encode_command(SessionClose()))
