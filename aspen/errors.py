@@ -247,6 +247,10 @@ class LeaseLost(AspenError):
     """It is not certain any more that a lease has not ended: give up what it protects."""
 
 
+class ClaimLost(AspenError):
+    """The time for an item of a queue was over: it is delivered again. What was done with it may be done twice."""
+
+
 class LeasesFull(KvError):
     """There are as many leases as there may be. Nothing was changed: try again when some have ended."""
 
@@ -285,3 +289,11 @@ class Unsupported(KvError):
 
 class ClusterVersionTooNew(StorageError):
     """The cluster has moved to a version that this program does not know. Upgrade this node; it must not go on."""
+
+
+class DirectoryExists(AspenError):
+    """There is a directory of that path. Open it, or choose another."""
+
+
+class DirectoryNotFound(AspenError):
+    """There is no directory of that path. Create it, or look at what there is with `list`."""

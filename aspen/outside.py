@@ -264,6 +264,7 @@ async def open_outside(where: str, config_dir: str | PathLike[str] | None, timeo
         timeout=timeout,
         exactly_once=exactly_once,
         boot_ns=RealClock.boot_ns,
+        wall_ns=RealClock.wall_ns,
     )
     try:
         await kv.connect(timeout)

@@ -15,10 +15,13 @@
       write_behind  changes visible at once, on disk in batches
       events        what happened, revision by revision
     lessor          the leader's clock over leases, sans-IO
+    watching        `WatchHub`: who is told of which change; `watch_streams`, `intervals`; `watch_wire` as bytes
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
     interactive     `Transaction`: reads, thinks and writes, and is tried again; `mutations`, `spans`, `tuples`
+    subspace        keys below a prefix; `directory`: paths for short prefixes, which `allocator` gives out
+    recipes         locks, elections, queues and the like, over the client
     holding         `Lease`: as its holder has it, kept alive
     connecting      `connect`: from actors (`inside`), from other programs (`aspen.outside`)
     door            what clients and members say to each other
@@ -32,6 +35,8 @@
       leasing       its side of the clock over leases, which `lease_actor` keeps
       upgrading     the version that all members know
       admin         operations for people and tools
+    watch_actor     `WatchActor`: serves watches beside a member, whose state it sees through a `window`
+    watch           `Watch`: what a program reads; `watch_client` resumes all watches of a client
 
 The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before
 `client` import nothing of actors.
@@ -60,6 +65,7 @@ from aspen.kv.types import (
     CompactResult,
     Compare,
     DeleteResult,
+    Event,
     GrantResult,
     KeyValue,
     LeaseStatus,
@@ -70,6 +76,7 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
+from aspen.kv.watch import Watch
 
 __all__ = [
     "FROM_KEY",
@@ -77,6 +84,7 @@ __all__ = [
     "Compare",
     "Consistency",
     "DeleteResult",
+    "Event",
     "GrantResult",
     "KeyValue",
     "Kv",
@@ -90,6 +98,7 @@ __all__ = [
     "TxnBuilder",
     "TxnRequest",
     "TxnResult",
+    "Watch",
     "connect",
     "connect_sync",
     "create_revision",

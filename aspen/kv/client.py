@@ -28,13 +28,14 @@ from functools import partial
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from aspen import wire
-from aspen.errors import AspenError, CallTimeout, Overloaded, SessionWindow, Unsupported, UsageError
+from aspen.errors import AspenError, CallTimeout, NotReachable, Overloaded, SessionWindow, Unsupported, UsageError
 from aspen.kv.codec import decode_result, encode_command, encode_put
 from aspen.kv.courier import Courier, Finder, SessionOver
 from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
+from aspen.kv.recipes.surface import Recipes
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
 from aspen.kv.types import (
@@ -66,6 +67,9 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
+from aspen.kv.watch import Watch
+from aspen.kv.watch_client import WatchClient
+from aspen.kv.watching import Options
 from aspen.limits import (
     KV_CLIENT_SESSIONS_TRIED_MAX,
     KV_CLIENT_TIMEOUT_S,
@@ -80,7 +84,7 @@ R = TypeVar("R")
 _LANES = {"linearizable": READ, "serializable": SERIALIZABLE}
 
 
-class Kv:
+class Kv(Recipes):
     """See the module. Made by `aspen.kv.connect`."""
 
     def __init__(
@@ -92,15 +96,19 @@ class Kv:
         timeout: float = KV_CLIENT_TIMEOUT_S,
         exactly_once: bool = True,
         boot_ns: Callable[[], int] | None = None,
+        wall_ns: Callable[[], int] | None = None,
     ) -> None:
-        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension."""
+        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension, `wall_ns` one
+        that says the time of day."""
         self._loop = loop
+        self.wall_ns = wall_ns or (lambda: round(loop.time() * 1e9))
         self.draw = draw
         """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
         self._keeping = KeepingAlive(self._keep_alive, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
+        self._watches = WatchClient(self._courier, loop)
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
@@ -204,6 +212,51 @@ class Kv:
     ) -> RangeResult:
         """Reads a range as a request says it. Raises as `range`."""
         return await self._read(request, consistency, timeout)
+
+    # -- watches ---------------------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        start: int = 0,
+        prev_kv: bool = False,
+        no_put: bool = False,
+        no_delete: bool = False,
+        progress: bool = False,
+        fragment: bool = False,
+        require_leader: bool = True,
+        timeout: float | None = None,
+    ) -> Watch:
+        """What happens to a range as `range` names it, from now on or from revision `start` on: see
+        `aspen.kv.watch`. Enter it with `async with`.
+
+        `start` 0 is after `watch.revision` as it is when the block is entered, which is what the member that is
+        watched had applied: read the state at that revision, or give `start`, to miss nothing. `prev_kv` has events say
+        what they replaced; `no_put` and `no_delete` leave such events out; `progress` has `revisions()` say now and
+        then how far it is; `fragment` has large revisions come in parts. Without `require_leader` a member that has
+        lost the others goes on being watched, though nothing happens there. `timeout` is for entering.
+
+        Raises:
+            UsageError: the range is empty, or start is negative.
+        """
+        first, stop = _span(key, end, prefix)
+        if start < 0:
+            raise UsageError(f"watch(start={start}): revisions begin at 1; 0 is from now on")
+        if stop and stop != FROM_KEY and stop <= first:
+            raise UsageError("the range of the watch is empty: its end is not after its key")
+        return Watch(
+            self._watches,
+            first,
+            stop,
+            start,
+            Options(no_put, no_delete, prev_kv, fragment),
+            progress=progress,
+            require_leader=require_leader,
+            timeout_s=timeout,
+        )
 
     # -- writes ----------------------------------------------------------------------------------------------------
 
@@ -401,6 +454,7 @@ class Kv:
     async def close(self) -> None:
         """Ends the session and the connection. What is under way fails. Idempotent."""
         await self._keeping.close()
+        self._watches.close(NotReachable("this client of the store is closed; connect again"))
         session = self._session
         if session is not None and session.id and self._courier.is_connected:
             _, _, command = session.stamp(encode_command(SessionClose()))

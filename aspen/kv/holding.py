@@ -30,6 +30,7 @@ class Lease:
         self.valid_until_ns = 0
         """By the client's clock that counts suspension: see `valid_until`."""
         self._lost = asyncio.Event()
+        self._callbacks: list[Callable[[], object]] = []
         self._asked_ns = 0
         """When it was last asked to be kept alive."""
 
@@ -56,6 +57,18 @@ class Lease:
     async def lost(self) -> None:
         """Returns when the lease has ended, or may have."""
         await self._lost.wait()
+
+    def add_lost_callback(self, callback: Callable[[], object]) -> None:
+        """Has `callback()` called when the lease has ended, or may have; at once, when it has."""
+        if self.is_lost:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def remove_lost_callback(self, callback: Callable[[], object]) -> None:
+        """Has it called no more."""
+        with contextlib.suppress(ValueError):
+            self._callbacks.remove(callback)
 
     def check(self) -> None:
         """Raises LeaseLost: it is not certain any more that the lease has not ended."""
@@ -85,6 +98,9 @@ class Lease:
         """It has ended, or may have."""
         self._lost.set()
         self._keeping.drop(self)
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
 
 class KeepingAlive:

@@ -15,7 +15,7 @@ version) leaves the machine broken: it refuses further work, and what was not fr
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
 from struct import Struct
 from struct import error as struct_error
@@ -79,6 +79,7 @@ from aspen.kv.types import Keyspace as KeyspaceName
 from aspen.kv.write_behind import Flush, WriteBehind
 from aspen.limits import (
     KV_COMPACT_STEP_ROWS,
+    KV_EVENTS_MAX,
     KV_KEY_BYTES_MAX,
     KV_QUOTA_CLEARED,
     KV_REQUEST_BYTES_MAX,
@@ -128,6 +129,9 @@ class Machine:
         self._hash = bytes(_HASH_BYTES)
         self._cluster_version = CLUSTER_VERSION_MIN
         self._broken = ""
+        self.before_compaction: Callable[[int], object] | None = None
+        """Called with a keyspace before what it gives up can be read no more: the last moment to tell watches of it,
+        though they are told of it after a whole batch elsewhere. It must not raise."""
         self._dirty = False
         """Whether the state has changed otherwise than by an entry."""
         if tables.get(META, RESTORING_KEY) is not None:
@@ -331,6 +335,8 @@ class Machine:
         if isinstance(request, TxnRequest):
             return self._transact(keyspace, request)
         if isinstance(request, CompactRequest):
+            if self.before_compaction is not None and keyspace.compact_revision < request.revision <= keyspace.revision:
+                self.before_compaction(keyspace.id)
             compact(keyspace, request.revision)
             return CompactResult(keyspace.revision)
         if isinstance(request, RangeRequest):
@@ -488,13 +494,15 @@ class Machine:
             raise make_error(ErrorCode.BAD_COMMAND)
         return self._transact(self.keyspace(keyspace), request)
 
-    def events(self, keyspace: int, start: int, *, prev_kv: bool = False) -> list[tuple[int, list[Event]]]:
-        """Events by revision, from revision `start` on, whole revisions, at most about KV_EVENTS_MAX events.
+    def events(
+        self, keyspace: int, start: int, *, prev_kv: bool = False, most: int = KV_EVENTS_MAX
+    ) -> list[tuple[int, list[Event]]]:
+        """Events by revision, from revision `start` on, whole revisions, about `most` events at most.
 
         Empty: `start` is after the current revision. Raises Compacted: `start` is below what is kept.
         """
         self._check_whole()
-        return read_events(self.keyspace(keyspace), self._tables, start, prev_kv=prev_kv)
+        return read_events(self.keyspace(keyspace), self._tables, start, prev_kv=prev_kv, most=most)
 
     def _read_range(self, keyspace: Keyspace, request: RangeRequest) -> RangeResult:
         check_range(keyspace, request)

@@ -12,6 +12,8 @@ NAME: Final = "aspen.kv"
 """Of the member on its node, and of the process group of all members."""
 LEASES: Final = "aspen.kv.leases"
 """Of the `LeaseActor` on its node."""
+WATCHES: Final = "aspen.kv.watches"
+"""Of a member's `WatchActor` on its node, and of the process group of all of them."""
 PEER: Final = "aspen.kv.peer"
 """Of the peer on its node."""
 

@@ -50,6 +50,7 @@ from aspen.kv.reading import Reading
 from aspen.kv.snapshots import Snapshots
 from aspen.kv.types import ClusterVersionRequest
 from aspen.kv.upgrading import lowest_version
+from aspen.kv.window import window_of
 from aspen.limits import (
     KV_ANSWER_BYTES_MAX,
     KV_COMPACT_STEP_S,
@@ -113,12 +114,14 @@ class KvStateMachine(Actor):
         self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
         self._leasing = Leasing(lambda: self.machine)
         self._upgrading = False
+        self._window = window_of(self.ctx.system, options.storage)
 
     async def init(self) -> None:
         """Opens the state, and has the peer bring what is missing."""
         await self._keeper.open()
         pg.join(NAME)
         machine = self.machine
+        self._window.open(machine)
         await self.peer.attach(self._me, machine.applied[0], machine.synced[0])
         self.ctx.every(self._options.tick_s, _TICK)
 
@@ -267,6 +270,7 @@ class KvStateMachine(Actor):
         self._term, self._leader, self.leads = term, leader, is_leader
         self._leasing.leadership(term, leads=is_leader)
         self._upgrade()
+        self._window.leadership(leader is not None)
 
     @cast
     def apply(self, entries: list[Committed]) -> None:
@@ -284,6 +288,7 @@ class KvStateMachine(Actor):
         self._reads.applied(applied)
         self._leasing.look()
         writes.propose()
+        self._window.applied()
         self._flusher.changed()
         self.peer.progress(applied, machine.synced[0])
 
@@ -367,7 +372,11 @@ class KvStateMachine(Actor):
     async def restore_finish(self) -> int:
         """Puts it in the place of the state; what is applied then."""
         await self._flusher.finish()
-        await self.snapshots.finish_restore()
+        self._window.close()
+        try:
+            await self.snapshots.finish_restore()
+        finally:
+            self._window.open(self.machine)
         applied: int = self.machine.applied[0]
         self._reads.applied(applied)
         return applied
@@ -424,6 +433,7 @@ class KvStateMachine(Actor):
             self._keeper.failed(reason)
         self._admin.close()
         self._writes.lost(None)
+        self._window.close()
         self.snapshots.close_all()
         if not self._keeper.is_failed:
             try:
