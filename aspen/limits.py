@@ -578,6 +578,9 @@ REPLICATION_GUESTS_MAX = 64
 REPLICATION_REMOVED_MAX = 10_000
 """Ids of former members that are remembered."""
 
+REPLICATION_BOOTS_KEPT = 64
+"""Boots of its own directory that a member remembers, to know when others tell of one that it never had."""
+
 REPLICATION_UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024
 """Data of proposals that are not committed; more are refused."""
 
@@ -626,6 +629,9 @@ REPLICATION_TRANSFER_S = 1.5
 REPLICATION_REGISTER_EVERY_S = 0.25
 REPLICATION_INVITE_EVERY_S = 0.5
 """How often a new voter asks to be known, and a new member is told what it is."""
+
+REPLICATION_ANNOUNCE_EVERY_S = 1.0
+"""So often a member that takes part tells its boot to those who have not said that they have written it down."""
 
 REPLICATION_PROMOTE_LAG_ENTRIES = 1_000
 """A learner that is further behind is not promoted."""
@@ -801,6 +807,16 @@ KV_WAITING_BYTES_MAX = 64 * 1024 * 1024
 KV_READS_WAITING_MAX = 4_096
 """Exchanges that wait for a confirmed index at a member."""
 
+KV_READ_STEP_KEYS = 500
+KV_READ_RANGES_STEP = 32
+"""Keys of a range, and ranges of a batch, that a member reads before others have their turn."""
+
+KV_READ_TRIES = 3
+"""So often a long read of the present begins anew when its moment is compacted meanwhile; then it is done at once."""
+
+KV_LONG_READS_MAX = 64
+"""Batches with more to read than one step that go on at once at a member; more are refused, and may be tried again."""
+
 KV_FLUSH_S = 0.05
 """Pause before what was applied is written to the storage, so that one transaction holds much."""
 
@@ -827,6 +843,19 @@ KV_TICK_S = 0.5
 
 KV_VERSIONS_S = 2.0
 """How long a leader waits for all members to tell which versions they know."""
+
+KV_SCRUB_S = 3_600.0
+"""How often the leader has the members compare what they hold, unless the configuration says otherwise."""
+
+KV_SCRUB_STEP_ROWS = 250
+KV_SCRUB_PAUSE_S = 0.01
+"""Keys of one step of such a comparison, and the pause after it: it never holds a member, however much there is."""
+
+KV_SCRUB_BEHIND_S = 1.0
+"""How much time members that are a little behind have to apply what is to be compared."""
+
+KV_SCRUB_CALL_S = 3_600.0
+"""How long a member may take to hash what it holds."""
 
 KV_COMPACT_STEP_S = 0.02
 """Pause between two steps of a compaction or a scrub."""

@@ -20,7 +20,7 @@ from aspen.kv.lease_actor import LeaseActor
 from aspen.kv.options import LEASES, NAME, PEER, WATCHES, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
 from aspen.kv.watch_actor import WatchActor
-from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, REPLICATION_TRANSFER_S, SHUTDOWN_S
+from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, KV_SCRUB_S, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
 from aspen.otp import Actor, Application, Child, Supervisor, child, whereis
 from aspen.replication.options import PeerOptions
@@ -90,6 +90,7 @@ class Kv(Application):
         "quota_bytes": KV_QUOTA_BYTES,
         "compact_revisions": 0,
         "compact_s": 0.0,
+        "scrub_s": KV_SCRUB_S,
     }
     """As in the section `[kv]` of a node's configuration, from which a node with that takes them. `voters` has commas;
     `waits` has a member with an empty directory wait to be added."""
@@ -103,6 +104,7 @@ class Kv(Application):
             quota_bytes=env["quota_bytes"],
             compact_revisions=env["compact_revisions"],
             compact_s=env["compact_s"],
+            scrub_s=env["scrub_s"],
         )
         return child(KvSupervisor, options)
 

@@ -22,7 +22,7 @@ from aspen.errors import UsageError
 from aspen.io.files import read_bytes, read_text
 from aspen.kv import SortOrder, SortTarget
 from aspen.kv.json_txn import kv_as_json, result_as_json, txn_from_json
-from aspen.kv.types import KeyValue
+from aspen.kv.types import Alarm, KeyValue
 from aspen.limits import KV_REQUEST_BYTES_MAX
 
 R = TypeVar("R")
@@ -328,7 +328,7 @@ async def status(settings: Settings, where: str, timeout: float, as_json: bool) 
         "revision": f"{space['revision']}, compacted {space['compact_revision']}",
         "size": f"{space['size_bytes']:,} of {space['quota_bytes']:,} bytes",
         "sessions": found["sessions"],
-        "alarms": ", ".join(map(str, space["alarms"])) or "none",
+        "alarms": ", ".join(Alarm(alarm).name for alarm in space["alarms"]) or "none",
     }
     if found["peer"]["why"]:
         rows["to be done"] = found["peer"]["why"]

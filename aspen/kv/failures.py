@@ -49,6 +49,10 @@ _ERRORS: Final[dict[int, tuple[type[KvError], str]]] = {
     ErrorCode.SESSION_WINDOW: (SessionWindow, "more than {number} requests of the session wait for acknowledgement"),
     ErrorCode.SESSIONS_FULL: (SessionsFull, "there are {number} sessions, the most; try again when some have expired"),
     ErrorCode.UNSUPPORTED: (Unsupported, "the cluster is at version {number}, which lacks this; finish the upgrade"),
+    ErrorCode.RESULT_TOO_LARGE: (
+        BadRequest,
+        "the result has more than {number} bytes and does not fit an answer; ask for it in pages, with a limit",
+    ),
     ErrorCode.ANSWER_LOST: (AnswerLost, "executed before, by revision {number}; its answer was not kept"),
 }
 

@@ -27,6 +27,7 @@ log = logging.getLogger("aspen.kv")
 
 _TABLE: Final = "aspen.kv.lodgings"
 _OPEN: Final = "open"
+_DISTRUSTED: Final = "distrusted"
 
 
 class _Lodging:
@@ -98,6 +99,7 @@ class Keeper:
                 "the state of the store cannot be trusted, and is brought anew from the log or by others: %s", error
             )
             await self.run(self._disk.remove_storage, self.name)
+            await self.run(self._marked, False)
             self._lodging.distrusted = ""
             self.machine = await self.run(self._open)
 
@@ -107,6 +109,8 @@ class Keeper:
         if before is not None:
             before.close()
         files = self._disk.files(f"{self.name}-use")
+        if _DISTRUSTED in files.names():
+            raise StorageCorrupt("when members compared what they hold, it differed from a majority")
         unclean = _OPEN in files.names()
         if not unclean:
             files.open(_OPEN).close()
@@ -149,6 +153,22 @@ class Keeper:
             return self._open()
 
         self.machine = await self.run(replace)
+
+    async def distrust(self) -> None:
+        """Whoever opens the storage next takes it for corrupt: it is removed, and the state is brought anew."""
+        try:
+            await self.run(self._marked, True)
+        except StorageError as error:
+            log.error("the state could not be marked as one that is not trusted: %s", error)
+
+    def _marked(self, distrusted: bool) -> None:
+        """In the lane."""
+        files = self._disk.files(f"{self.name}-use")
+        if distrusted:
+            files.open(_DISTRUSTED).close()
+        elif _DISTRUSTED in files.names():
+            files.remove(_DISTRUSTED)
+        files.sync()
 
     # -- its end ---------------------------------------------------------------------------------------------------
 

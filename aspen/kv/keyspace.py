@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from aspen.errors import StorageCorrupt
+from aspen.kv.failures import make_error
 from aspen.kv.layout import (
     AFTER_VERSIONS,
     DEAD,
@@ -39,9 +40,9 @@ from aspen.kv.layout import (
     suffix,
     unescape,
 )
-from aspen.kv.types import FROM_KEY, KeyValue
+from aspen.kv.types import FROM_KEY, Alarm, ErrorCode, KeyValue
 from aspen.kv.write_behind import WriteBehind
-from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES
+from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES, KV_QUOTA_CLEARED
 
 _SKIPPED_MAX: Final = 16
 """Versions of one key that a scan steps over before it seeks."""
@@ -231,6 +232,18 @@ class Keyspace:
             self.size_bytes -= len(row) + len(found)
 
     # -- writing ------------------------------------------------------------------------------
+
+    def check_space(self) -> None:
+        """Raises NoSpace: the alarm is armed."""
+        if Alarm.NO_SPACE in self.alarms:
+            raise make_error(ErrorCode.NO_SPACE)
+
+    def alarm_due(self) -> bool | None:
+        """Whether the alarm should be armed or taken back, by the size here; None: neither."""
+        armed = Alarm.NO_SPACE in self.alarms
+        if not armed and self.size_bytes > self.quota_bytes:
+            return True
+        return False if armed and self.size_bytes <= self.quota_bytes * KV_QUOTA_CLEARED else None
 
     def put(self, key: bytes, value: bytes, lease: int, revision: int, sub: int) -> Head:
         """Writes a version."""

@@ -81,7 +81,6 @@ from aspen.limits import (
     KV_COMPACT_STEP_ROWS,
     KV_EVENTS_MAX,
     KV_KEY_BYTES_MAX,
-    KV_QUOTA_CLEARED,
     KV_REQUEST_BYTES_MAX,
     KV_SCAN_STEP_ROWS,
 )
@@ -320,7 +319,7 @@ class Machine:
         request = command.request
         if isinstance(request, PutRequest):
             transactions.check_put(request)
-            _check_space(keyspace)
+            keyspace.check_space()
             transactions.check_put_now(keyspace, request, self.leases.of(keyspace.id))
             writing = Writing(keyspace)
             put = writing.put(request)
@@ -353,7 +352,7 @@ class Machine:
     def _transact(self, keyspace: Keyspace, request: TxnRequest) -> TxnResult:
         transactions.check_shape(request)
         if transactions.puts(request):
-            _check_space(keyspace)
+            keyspace.check_space()
         way = Choosing(keyspace, self._tables).choose(request)
         transactions.check_operations(keyspace, request, way, self.leases.of(keyspace.id))
         writing = Writing(keyspace)
@@ -447,12 +446,9 @@ class Machine:
 
     def read(self, command: bytes) -> bytes:
         """The result of a RANGE command, or of a TXN without puts and deletes, at the applied state."""
-        self._check_whole()
-        key = plain_key(command)
-        if key and len(key) <= KV_KEY_BYTES_MAX:
-            keyspace = self._keyspaces.get(command[1])
-            if keyspace is not None:
-                return found(keyspace.revision, keyspace.get(key))
+        plain = self.read_plain(command)
+        if plain is not None:
+            return plain
         try:
             decoded = decode_command(command)
             request = decoded.request
@@ -464,10 +460,23 @@ class Machine:
         except KvError as error:
             return encode_error(error.code, error.number)
 
-    def read_steps(self, command: bytes, step_keys: int = KV_SCAN_STEP_ROWS) -> Generator[None, None, bytes]:
+    def read_plain(self, command: bytes) -> bytes | None:
+        """The same of the most frequent read, one key as it is now; None: it is another command."""
+        self._check_whole()
+        key = plain_key(command)
+        if key and len(key) <= KV_KEY_BYTES_MAX:
+            keyspace = self._keyspaces.get(command[1])
+            if keyspace is not None:
+                return found(keyspace.revision, keyspace.get(key))
+        return None
+
+    def read_steps(
+        self, command: bytes, step_keys: int = KV_SCAN_STEP_ROWS, bytes_max: int = 0
+    ) -> Generator[None, None, bytes]:
         """The same in steps that hold the caller for a bounded time; entries may be applied between them.
 
-        All of the result shows the state at the first step. A transaction is one step.
+        All of the result shows the state at the first step. A transaction is one step. A result that is larger than
+        `bytes_max` (0: any size will do) is given up as soon as that shows.
         """
         self._check_whole()
         try:
@@ -477,7 +486,7 @@ class Machine:
                 return self.read(command)
             keyspace = self.keyspace(decoded.keyspace)
             check_range(keyspace, request)
-            result = yield from read_in_steps(keyspace, request, keyspace.revision, step_keys)
+            result = yield from read_in_steps(keyspace, request, keyspace.revision, step_keys, bytes_max)
             return encode_result(result)
         except KvError as error:
             return encode_error(error.code, error.number)
@@ -568,14 +577,8 @@ class Machine:
 
     def alarms_due(self) -> Sequence[tuple[int, bool]]:
         """Keyspaces whose NOSPACE alarm the leader should raise (True) or take back (False), by their size here."""
-        due = []
-        for id, keyspace in self._keyspaces.items():
-            armed = Alarm.NO_SPACE in keyspace.alarms
-            if not armed and keyspace.size_bytes > keyspace.quota_bytes:
-                due.append((id, True))
-            elif armed and keyspace.size_bytes <= keyspace.quota_bytes * KV_QUOTA_CLEARED:
-                due.append((id, False))
-        return due
+        due = [(id, keyspace.alarm_due()) for id, keyspace in self._keyspaces.items()]
+        return [(id, armed) for id, armed in due if armed is not None]
 
 
 def applied_of(state: bytes) -> tuple[int, int]:
@@ -587,11 +590,6 @@ def applied_of(state: bytes) -> tuple[int, int]:
     if format != STATE_FORMAT:
         raise StorageCorrupt(f"the store has format {format}, this program knows {STATE_FORMAT}; use the right one")
     return index, term
-
-
-def _check_space(keyspace: Keyspace) -> None:
-    if Alarm.NO_SPACE in keyspace.alarms:
-        raise make_error(ErrorCode.NO_SPACE)
 
 
 def _too_new(version: int) -> ClusterVersionTooNew:

@@ -32,6 +32,8 @@ class StoreOptions:
     """Automatic compaction keeps the revisions of so many seconds; 0: none by time."""
     session_s: float = limits.KV_SESSION_S
     """A session that nobody used for so long is closed."""
+    scrub_s: float = limits.KV_SCRUB_S
+    """So often the members compare what they hold; 0: never."""
     tick_s: float = limits.KV_TICK_S
     lease_tick_s: float = limits.LEASE_TICK_S
     lease_checkpoint_s: float = limits.LEASE_CHECKPOINT_EVERY_S

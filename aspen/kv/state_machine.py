@@ -26,7 +26,6 @@ from aspen.actor import Reply, ReplyHandle, System, defer
 from aspen.distributed import pg, whereis_on
 from aspen.errors import (
     BadFrame,
-    BadRequest,
     KvError,
     NoConnection,
     NotLeader,
@@ -38,6 +37,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.kv.admin import Admin, needs_leader
+from aspen.kv.answering import Answering
 from aspen.kv.chores import Chores
 from aspen.kv.codec import decode_batch, encode_batch, encode_command
 from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
@@ -47,15 +47,16 @@ from aspen.kv.machine import CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Machine
 from aspen.kv.options import NAME, StoreOptions
 from aspen.kv.proposing import Proposing
 from aspen.kv.reading import Reading
+from aspen.kv.scrubbing import Scrub, contents
 from aspen.kv.snapshots import Snapshots
-from aspen.kv.types import ClusterVersionRequest
+from aspen.kv.types import Alarm, AlarmRequest, ClusterVersionRequest, Keyspace
 from aspen.kv.upgrading import lowest_version
 from aspen.kv.window import window_of
 from aspen.limits import (
-    KV_ANSWER_BYTES_MAX,
     KV_COMPACT_STEP_S,
     KV_EXCHANGE_S,
     KV_FLUSH_S,
+    KV_SCRUB_CALL_S,
     REPLICATION_SNAPSHOT_STEP_S,
 )
 from aspen.otp.actor import Actor, call, cast
@@ -107,9 +108,13 @@ class KvStateMachine(Actor):
         """Whether `propose`, `begin_reads` are on their way to this actor."""
         self._keeper = Keeper(self.ctx.system, options)
         self._writes = Proposing(peer, self._me.proposed, _answer)
-        self._reads = Reading(peer, self._me.index_confirmed, self._read, lambda: self.machine.applied[0])
+        self._answering = Answering(self.system.loop, lambda: self.machine)
+        self._reads = Reading(peer, self._me.index_confirmed, self._answering.answer, lambda: self.machine.applied[0])
         self._flusher = Flusher(self._keeper, lambda: self.ctx.call_after(KV_FLUSH_S, self._me.flush), self._me.flushed)
         self._chores = Chores(options)
+        self._scrub = Scrub(options.scrub_s)
+        self._told_hash = b""
+        """Of the own contents, as last told to who compares."""
         self._admin = Admin(self)
         self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
         self._leasing = Leasing(lambda: self.machine)
@@ -159,7 +164,7 @@ class KvStateMachine(Actor):
                 self._beginning = True
                 self._me.begin_reads()
         elif kind == SERIALIZABLE:
-            return True, self._results(decode_batch(body))
+            self._answering.answer(decode_batch(body), self.ctx.reply_handle())
         elif kind == ADMIN:
             if needs_leader(body) and not self.leads:
                 return self._hand_on(kind, body, hops)
@@ -225,34 +230,6 @@ class KvStateMachine(Actor):
         deferred: tuple[bool, bytes] = defer()
         return deferred
 
-    def _read(self, commands: list[bytes], handle: Any) -> None:
-        try:
-            handle.reply((True, self._results(commands)))
-        except KvError as error:
-            handle.fail(error)
-
-    def _results(self, commands: list[bytes]) -> bytes:
-        """The results of reads; of the first ones only when all would be too much: the client asks for the others
-        again.
-
-        Raises:
-            BadRequest: the first alone is too much.
-        """
-        read = self.machine.read
-        results: list[bytes] = []
-        size = 0
-        for command in commands:
-            result = read(command)
-            size += len(result)
-            if size > KV_ANSWER_BYTES_MAX:
-                if not results:
-                    raise BadRequest(
-                        f"a result of {size} bytes does not fit an answer; ask for it in pages, with a limit"
-                    )
-                break
-            results.append(result)
-        return encode_batch(results)
-
     # -- what the peer tells: `aspen.replication.machine.Machine` ---------------------------------------------------
 
     @cast
@@ -267,6 +244,7 @@ class KvStateMachine(Actor):
                 handle.fail(Unknown("the leader that it was handed on to does not lead any more"))
         if is_leader and not self.leads:
             self._chores.begin(self.ctx.now_ns())
+            self._scrub.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
         self._leasing.leadership(term, leads=is_leader)
         self._upgrade()
@@ -405,6 +383,8 @@ class KvStateMachine(Actor):
                 self._writes.add([command], len(command), _OWN)
             self._writes.propose()
             self._upgrade()
+            if self._scrub.is_due(self.ctx.now_ns()):
+                self._admin.run(self._compare(), _OWN)
         self._compact_step()
 
     def _compact_step(self) -> None:
@@ -414,6 +394,48 @@ class KvStateMachine(Actor):
         if more and not self._compacting:
             self._compacting = True
             self.ctx.call_after(KV_COMPACT_STEP_S, self._me.compact_on)
+
+    # -- whether all members hold the same ----------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        """A round of the scrub, beside everything else."""
+        verdict = await self._scrub.round(self.peer, self.machine, KvStateMachine)
+        self._me.compared(verdict.is_corrupt, verdict.is_whole)
+        await self._scrub.tell(self.system, KvStateMachine, verdict)
+
+    @cast
+    def compared(self, is_corrupt: bool, is_whole: bool) -> None:
+        """What came of a round: raises the alarm, or takes it back when all members hold the same again."""
+        armed = Alarm.CORRUPT in self.machine.status().keyspaces[Keyspace.USER].alarms
+        if self.leads and armed != is_corrupt and (is_corrupt or is_whole):
+            command = encode_command(AlarmRequest(Alarm.CORRUPT, is_corrupt))
+            self._writes.add([command], len(command), _OWN)
+            self._writes.propose()
+
+    @call(timeout=KV_SCRUB_CALL_S, raises=REFUSALS)
+    def contents_hash(self, revisions: dict[int, int]) -> bytes:
+        """The hash of what this member holds at these revisions of the keyspaces."""
+        self._admin.run(self._hash(revisions), self.ctx.reply_handle())
+        deferred: bytes = defer()
+        return deferred
+
+    async def _hash(self, revisions: dict[int, int]) -> bytes:
+        self._told_hash = found = await contents(lambda: self.machine, revisions)
+        return found
+
+    @cast
+    async def distrust(self, found: bytes) -> None:
+        """A majority holds something else than what was told with this hash: the member stops. Its node ends, and what
+        is started next has its state brought anew."""
+        if found != self._told_hash:
+            return
+        await self._keeper.distrust()
+        error = StorageCorrupt(
+            "what this member holds differs from what a majority of the members hold, so it serves nothing any more. "
+            "Look at its disk and memory; when it is started again, it is given the state of the others"
+        )
+        self._keeper.failed(error)
+        raise error
 
     @cast
     def corrupt(self, why: str) -> None:
@@ -432,6 +454,7 @@ class KvStateMachine(Actor):
         if isinstance(reason, StorageCorrupt):
             self._keeper.failed(reason)
         self._admin.close()
+        self._answering.close()
         self._writes.lost(None)
         self._window.close()
         self.snapshots.close_all()
