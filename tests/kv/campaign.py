@@ -114,9 +114,15 @@ class StoreWatch(Watch):
 class Clients:
     """The operations of a run's clients."""
 
-    def __init__(self, sim: Simulation, notes: Notes) -> None:
-        self.sim, self.notes = sim, notes
+    def __init__(self, sim: Simulation, notes: Notes, watch: StoreWatch) -> None:
+        self.sim, self.notes, self.watch = sim, notes, watch
         self.keys = [b"k/%d" % number for number in range(sim.plan.workload.keys)]
+
+    def is_stillborn(self) -> bool:
+        """Whether a disk was lost before the group ever had a leader. All first voters must be up once for it to come
+        about (`aspen.replication.seat`), so it will not."""
+        peers = [self.sim.peek(node, PEER) for node in self.sim.nodes]
+        return not self.watch.leaders and any(peer is not None and peer._stage.value == "refused" for peer in peers)
 
     async def on(self, node: str, client: str, work: Any, *, exactly_once: bool = True) -> Any:
         """Runs `work(kv)` on a node, as a client of that node."""
@@ -135,6 +141,8 @@ class Clients:
         # Now and then two clients share one session, and what they ask travels together.
         name = client if rng.random() < 0.7 else "shared"
         kind, work = self.draw(number, rng)
+        if self.is_stillborn():
+            return
         try:
             await self.on(node, name, work, exactly_once=rng.random() >= 0.03)
         except CheckFailed:
@@ -291,7 +299,7 @@ async def scenario(sim: Simulation) -> None:
         watch = StoreWatch(sim, PEER, NAME)
         sim.watch(watch, invariant="raft")
         notes = Notes(sim.history)
-        clients = Clients(sim, notes)
+        clients = Clients(sim, notes, watch)
         done: list[bool] = []
         await sim.start(main_of(options_of(sim)))
         aides = [sim.cluster.loop.create_task(group.operator(sim, done, PEER))]
@@ -299,6 +307,12 @@ async def scenario(sim: Simulation) -> None:
             aides.append(sim.cluster.loop.create_task(group.chaos(sim, done, PEER, KvStateMachine, NAME)))
         await sim.clients(clients.once)
         await sim.healed()
+        if clients.is_stillborn():
+            sim.branch("stillborn")
+            done.append(True)
+            told = [one for one in sim.history.history().operations if one.status == "ok" and one.kind != "range"]
+            sim.check(not told, "stillborn", f"nobody led, and this was acknowledged: {told}")
+            return
         await alive(sim, clients)
         # The operator goes on: a member that was removed may yet have to be added.
         await alike(sim, clients)
