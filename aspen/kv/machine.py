@@ -41,6 +41,7 @@ from aspen.kv.compaction import compact, is_scrubbed, scrub
 from aspen.kv.events import read_events
 from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import META, TABLES
+from aspen.kv.plain_ranges import read_plain
 from aspen.kv.ranges import check_key, check_range, read_in_steps, read_range
 from aspen.kv.sessions import Session, Sessions
 from aspen.kv.transactions import Choosing, Writing
@@ -449,6 +450,11 @@ class Machine:
             decoded = decode_command(command)
             request = decoded.request
             if isinstance(request, RangeRequest):
+                keyspace = self.keyspace(decoded.keyspace)
+                check_range(keyspace, request)
+                plain = read_plain(keyspace, request, keyspace.revision)
+                if plain is not None:
+                    return plain
                 return encode_result(self.range(request, decoded.keyspace))
             if isinstance(request, TxnRequest):
                 return encode_result(self.query(request, decoded.keyspace))
