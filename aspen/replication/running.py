@@ -169,6 +169,7 @@ class Running:
     def advance(self) -> None:
         """Does everything that the core wants now."""
         if self.is_frozen:
+            self.seat.flush()
             return
         core, seat = self.core, self.seat
         self.reads.begin(core, self._ctx.now_ns())
@@ -185,6 +186,8 @@ class Running:
             self.reads.begin(core, self._ctx.now_ns())
         else:
             self._wake()
+        # Before the thread of the log competes with this one: the others write at the same time.
+        seat.push()
         seat.flush()
         self.feeder.feed(core)
 
