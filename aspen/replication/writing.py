@@ -178,8 +178,8 @@ class LogWriter:
             self._wake()
 
     def collect(self) -> Written | None:
-        """What a write that has ended made durable, once; None when none has. Then `flush`, for what waits, when what it
-        has released is on its way.
+        """What a write that has ended made durable, once; None when none has. Then `flush`, for what waits, when what
+        it has released is on its way.
 
         Raises:
             StorageFailed: the device has failed. Nothing may be said or written any more.
