@@ -502,8 +502,7 @@ class Link:
     @property
     def wants_flush(self) -> bool:
         """Whether `flush` may have something to do."""
-        (a, b), (one, other) = self._streams, self._outboxes
-        lossy = self._lossy
+        (a, b), (one, other), lossy = self._streams, self._outboxes, self._lossy
         return bool(a.ack_due or b.ack_due or one.messages or other.messages or lossy.waiting or lossy.ack_due)
 
     def flush(self, now_ns: int) -> None:

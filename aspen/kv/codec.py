@@ -499,16 +499,6 @@ def _encode_kv(kv: KeyValue) -> bytes:
     return RANGED_KV.pack(create, mod, version, lease, len(key), len(value)) + key + value
 
 
-def _decode_kv(data: bytes, at: int, stop: int) -> tuple[KeyValue, int]:
-    create, mod, version, lease, key_length, value_length = RANGED_KV.unpack_from(data, at)
-    at += RANGED_KV.size
-    value_at = at + key_length
-    after = value_at + value_length
-    if after > stop:
-        raise ValueError("a key is cut short")
-    return KeyValue(data[at:value_at], data[value_at:after], create, mod, version, lease), after
-
-
 def _decode_kvs(data: bytes, at: int, stop: int, count: int) -> tuple[tuple[KeyValue, ...], int]:
     if count * RANGED_KV.size > stop - at:
         raise ValueError("more keys than bytes for them")
@@ -532,7 +522,7 @@ def _decode_result(data: bytes, at: int, stop: int, depth: int) -> tuple[Result,
             return PutResult(_SIMPLE.unpack_from(data, at)[1]), at + _SIMPLE.size
         case 2:
             revision = _SIMPLE.unpack_from(data, at)[1]
-            prev_kv, at = _decode_kv(data, at + _SIMPLE.size, stop)
+            (prev_kv,), at = _decode_kvs(data, at + _SIMPLE.size, stop, 1)
             return PutResult(revision, prev_kv), at
         case 3:
             _, revision, deleted, count = _DELETED.unpack_from(data, at)
