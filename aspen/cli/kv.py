@@ -22,7 +22,7 @@ from aspen.errors import UsageError
 from aspen.io.files import read_bytes, read_text
 from aspen.kv import SortOrder, SortTarget
 from aspen.kv.json_txn import kv_as_json, result_as_json, txn_from_json
-from aspen.kv.types import KeyValue
+from aspen.kv.types import Alarm, KeyValue
 from aspen.limits import KV_REQUEST_BYTES_MAX
 
 R = TypeVar("R")
@@ -184,6 +184,7 @@ def _print_kv(item: KeyValue, as_hex: bool) -> None:
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="The value is what FILE holds.")
+@click.option("--lease", metavar="ID", type=int, default=0, help="The key goes when this lease ends.")
 @click.option("--prev", is_flag=True, help="Print what was there before.")
 @hex_option
 @node_option
@@ -195,6 +196,7 @@ async def put(
     key: str,
     value: str | None,
     file: Path | None,
+    lease: int,
     prev: bool,
     as_hex: bool,
     where: str,
@@ -211,7 +213,7 @@ async def put(
     else:
         data = sys.stdin.buffer.read(KV_REQUEST_BYTES_MAX + 1)
     async with store(settings, where, timeout) as client:
-        done = await client.put(to_bytes(key, as_hex, "KEY"), data, prev_kv=prev)
+        done = await client.put(to_bytes(key, as_hex, "KEY"), data, lease=lease, prev_kv=prev)
     before = done.prev_kv
     if as_json:
         print_json({"revision": done.revision, "prev_kv": kv_as_json(before) if before is not None else None})
@@ -326,7 +328,7 @@ async def status(settings: Settings, where: str, timeout: float, as_json: bool) 
         "revision": f"{space['revision']}, compacted {space['compact_revision']}",
         "size": f"{space['size_bytes']:,} of {space['quota_bytes']:,} bytes",
         "sessions": found["sessions"],
-        "alarms": ", ".join(map(str, space["alarms"])) or "none",
+        "alarms": ", ".join(Alarm(alarm).name for alarm in space["alarms"]) or "none",
     }
     if found["peer"]["why"]:
         rows["to be done"] = found["peer"]["why"]

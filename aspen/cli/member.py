@@ -40,7 +40,7 @@ async def list_(settings: Settings, where: str, timeout: float, as_json: bool) -
             one["role"],
             "yes" if one["is_leader"] else "",
             "yes" if one["active"] else "no",
-            f"{one['match']} {one['progress']}".strip(),
+            f"{one['match']} {'refilled, was rotten' if one['refilling'] else one['progress']}".strip(),
             one["address"],
         )
     console.print(table)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from aspen.errors import AccessDenied, BadFrame, Overloaded, UsageError
+from aspen.errors import AccessDenied, BadFrame, NotReachable, Overloaded, UsageError
 from aspen.limits import (
     ENVELOPE_AHEAD_S,
     ENVELOPE_LIFE_S,
@@ -114,13 +114,15 @@ def verify(envelope: Envelope, now_ns: int, *, target: str, boot: int, seen: Rep
     Raises:
         BadFrame: it is no envelope; the sender is at fault.
         AccessDenied: it is not to be obeyed; says why.
+        NotReachable: it is for another boot of this node. Not obeyed; seal another, for this one.
         Overloaded: too many envelopes are within their time. Not obeyed; seal another, later.
     """
     contents = read(envelope)
     if contents.target != target:
         raise AccessDenied(f"an envelope for {contents.target} came to {target}")
     if contents.boot != boot:
-        raise AccessDenied(f"an envelope for boot {contents.boot} came to boot {boot}; ask again")
+        # Nobody's fault: the node was started anew while the envelope was on its way, or its own news of that.
+        raise NotReachable(f"an envelope for boot {contents.boot} came to boot {boot}; ask again")
     if contents.expires_ns <= now_ns:
         raise AccessDenied("an envelope came after its time; ask again, and compare the clocks of the two nodes")
     if contents.expires_ns > now_ns + round((ENVELOPE_LIFE_S + ENVELOPE_AHEAD_S) * 1e9):

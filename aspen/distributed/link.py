@@ -146,8 +146,7 @@ class Link:
         self._hello_pause_ns = pacing.HELLO_MIN_NS
         if self.is_up:
             for lane in LANES:
-                wanted = lane != LOSSY and self._streams[lane].has_unacked
-                if wanted:
+                if lane != LOSSY and self._streams[lane].has_unacked:
                     self._recover(lane, now_ns)
                 else:
                     self._say_hello(lane, wants_reply=False)
@@ -222,6 +221,9 @@ class Link:
         if self.is_up and session == self._half ^ self._peer_half:
             bound = self._bound[lane] if lane in LANES else None
             if bound is None or bound.connection != connection:
+                if lane == LOSSY and self._answers.may(now_ns):
+                    # The HELLO that bound it was lost, and nothing else on this lane makes the peer say it again.
+                    self._say_hello(lane, wants_reply=True)
                 return False
             self._heard_ns = now_ns
             return True
@@ -240,8 +242,7 @@ class Link:
                     self._resend(lane, now_ns)
 
     def _take_acknowledgement(self, lane: int, status: LaneStatus, now_ns: int) -> None:
-        stream = self._streams[lane]
-        if stream.acknowledged(status):
+        if self._streams[lane].acknowledged(status):
             self._acknowledged(lane, now_ns)
 
     def _acknowledged(self, lane: int, now_ns: int) -> None:
@@ -459,18 +460,17 @@ class Link:
         self._hello_pause_ns = min(self._hello_pause_ns * 2, pacing.HELLO_MAX_NS)
 
     def _say_hello(self, lane: int, *, wants_reply: bool) -> None:
-        me = self._me
         self._attach += 1
         bound = self._bound[lane]
         hello = Hello(
-            *me.introduction(),
+            *self._me.introduction(),
             self._half,
             self._peer_half,
             self._attach,
             bound.attach if bound is not None else 0,
             self._streams[lane].received if lane != LOSSY and self.is_up else 0,
             wants_reply,
-            me.address,
+            self._me.address,
         )
         self._effects.append(Transmit(lane, frames.hello(hello)))
 

@@ -5,7 +5,8 @@ next must not open the storage before that has ended. So they are lodged with th
 
 A file `open` stands in the directory beside the storage while it is in use. When it is there at the start, the node
 ended out of order, and another process reads the whole storage first: a corrupt one may kill the process that reads it.
-What cannot be trusted is removed; the peer brings the state anew, from its log or from other members.
+What cannot be trusted is removed; the peer brings the state anew, from its log or from other members. So it is with a
+row that turns out to have rotted while the member runs: the member ends, and the next one begins without that state.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ log = logging.getLogger("aspen.kv")
 
 _TABLE: Final = "aspen.kv.lodgings"
 _OPEN: Final = "open"
+_DISTRUSTED: Final = "distrusted"
 
 
 class _Lodging:
@@ -34,6 +36,8 @@ class _Lodging:
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.machine: Machine | None = None
+        self.distrusted = ""
+        """Why the state on the disk is of no use, if it is not."""
 
 
 class Keeper:
@@ -87,12 +91,16 @@ class Keeper:
         try:
             if await self.run(self._begin):
                 await self._disk.verify(self.name, self._system.ports.offload)
+            if self._lodging.distrusted:
+                raise StorageCorrupt(self._lodging.distrusted)
             self.machine = await self.run(self._open)
         except StorageCorrupt as error:
             log.error(
                 "the state of the store cannot be trusted, and is brought anew from the log or by others: %s", error
             )
             await self.run(self._disk.remove_storage, self.name)
+            await self.run(self._marked, False)
+            self._lodging.distrusted = ""
             self.machine = await self.run(self._open)
 
     def _begin(self) -> bool:
@@ -101,6 +109,8 @@ class Keeper:
         if before is not None:
             before.close()
         files = self._disk.files(f"{self.name}-use")
+        if _DISTRUSTED in files.names():
+            raise StorageCorrupt("when members compared what they hold, it differed from a majority")
         unclean = _OPEN in files.names()
         if not unclean:
             files.open(_OPEN).close()
@@ -144,11 +154,31 @@ class Keeper:
 
         self.machine = await self.run(replace)
 
+    async def distrust(self) -> None:
+        """Whoever opens the storage next takes it for corrupt: it is removed, and the state is brought anew."""
+        try:
+            await self.run(self._marked, True)
+        except StorageError as error:
+            log.error("the state could not be marked as one that is not trusted: %s", error)
+
+    def _marked(self, distrusted: bool) -> None:
+        """In the lane."""
+        files = self._disk.files(f"{self.name}-use")
+        if distrusted:
+            files.open(_DISTRUSTED).close()
+        elif _DISTRUSTED in files.names():
+            files.remove(_DISTRUSTED)
+        files.sync()
+
     # -- its end ---------------------------------------------------------------------------------------------------
 
     def failed(self, error: BaseException) -> None:
-        """The device has failed: nothing is written any more, and the node is told."""
-        if not self.is_failed:
+        """The device has failed: nothing is written any more, and the node is told. Or, if the state is corrupt, it is
+        not opened again: that is no reason to end the node, as the others have the state too."""
+        if isinstance(error, StorageCorrupt):
+            self._lodging.distrusted = str(error)
+            self.is_failed = True
+        elif not self.is_failed:
             self.is_failed = True
             if isinstance(error, StorageError):
                 self._options.peer.on_fatal(error)

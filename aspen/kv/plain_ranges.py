@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aspen.kv.codec import RANGED_KV, ranged
+from aspen.kv.codec import RANGED_KV, encode_result, ranged
 from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import (
     AFTER_VERSIONS,
@@ -21,6 +21,7 @@ from aspen.kv.layout import (
     escape,
     newest_at,
 )
+from aspen.kv.ranges import check_range, read_range
 from aspen.kv.types import FROM_KEY, RangeRequest, SortOrder, SortTarget
 from aspen.limits import KV_KEY_CHUNK_BYTES
 
@@ -28,6 +29,14 @@ _ROWS_FIRST: Final = 16
 _ROWS_MIN: Final = 4
 _ROWS_MAX: Final = 128
 """Rows that are read at once: more as a range goes on, few while most of them are old versions."""
+
+
+def range_bytes(keyspace: Keyspace, request: RangeRequest) -> bytes:
+    """The result of a range as it is now. Raises as `check_range`."""
+    check_range(keyspace, request)
+    now = keyspace.revision
+    plain = read_plain(keyspace, request, now)
+    return encode_result(read_range(keyspace, request, now)) if plain is None else plain
 
 
 def read_plain(keyspace: Keyspace, request: RangeRequest, now: int) -> bytes | None:

@@ -56,11 +56,11 @@ def read_range(keyspace: Keyspace, request: RangeRequest, now: int) -> RangeResu
 
 
 def read_in_steps(
-    keyspace: Keyspace, request: RangeRequest, now: int, step_keys: int
+    keyspace: Keyspace, request: RangeRequest, now: int, step_keys: int, bytes_max: int = 0
 ) -> Generator[None, None, RangeResult]:
     """The same in steps of so many keys (0: at once). All of it shows one moment; between steps, apply and freeze.
 
-    Raises Compacted: that moment was compacted meanwhile.
+    Raises Compacted: that moment was compacted meanwhile. Raises BadRequest: the result has more than `bytes_max`.
     """
     key, end, revision, limit, order, target, keys_only, count_only = request[:8]
     if not end and revision <= 0 and not count_only:
@@ -71,6 +71,9 @@ def read_in_steps(
     filtered = any(request[8:12])
     wanted = limit if limit > 0 and order == SortOrder.NONE and not filtered else 0
     keep_value = not keys_only or target == SortTarget.VALUE
+    is_kept = bytes_max > 0 and not filtered and (limit <= 0 or wanted > 0)
+    """Whether all that is found stays in the result, so that its size shows early."""
+    size = 0
     found: list[KeyValue] = []
     count = seen = 0
     position: bytes | None = key
@@ -81,7 +84,12 @@ def read_in_steps(
             if count_only:
                 pass
             elif not wanted or len(found) <= wanted:
-                found.append(version.key_value(keys_only=not keep_value))
+                kv = version.key_value(keys_only=not keep_value)
+                found.append(kv)
+                if is_kept and (not wanted or len(found) <= wanted):
+                    size += len(kv.key) + (0 if keys_only else len(kv.value))
+                    if size > bytes_max:
+                        raise make_error(ErrorCode.RESULT_TOO_LARGE, bytes_max)
             elif request.uncounted:
                 count -= 1
                 break

@@ -19,13 +19,13 @@ No handler awaits, but those that put a snapshot in the place of the state: noth
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 from aspen.actor import Reply, ReplyHandle, System, defer
 from aspen.distributed import pg, whereis_on
 from aspen.errors import (
     BadFrame,
-    BadRequest,
     KvError,
     NoConnection,
     NotLeader,
@@ -37,20 +37,26 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.kv.admin import Admin, needs_leader
+from aspen.kv.answering import Answering
 from aspen.kv.chores import Chores
-from aspen.kv.codec import decode_batch, encode_batch
-from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
+from aspen.kv.codec import decode_batch, encode_batch, encode_command
+from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.keeping import Flusher, Keeper
-from aspen.kv.machine import Machine
+from aspen.kv.leasing import Leasing
+from aspen.kv.machine import CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Machine
 from aspen.kv.options import NAME, StoreOptions
 from aspen.kv.proposing import Proposing
 from aspen.kv.reading import Reading
+from aspen.kv.scrubbing import Scrub, contents
 from aspen.kv.snapshots import Snapshots
+from aspen.kv.types import Alarm, AlarmRequest, ClusterVersionRequest, Keyspace
+from aspen.kv.upgrading import lowest_version
+from aspen.kv.window import window_of
 from aspen.limits import (
-    KV_ANSWER_BYTES_MAX,
     KV_COMPACT_STEP_S,
     KV_EXCHANGE_S,
     KV_FLUSH_S,
+    KV_SCRUB_CALL_S,
     REPLICATION_SNAPSHOT_STEP_S,
 )
 from aspen.otp.actor import Actor, call, cast
@@ -102,17 +108,25 @@ class KvStateMachine(Actor):
         """Whether `propose`, `begin_reads` are on their way to this actor."""
         self._keeper = Keeper(self.ctx.system, options)
         self._writes = Proposing(peer, self._me.proposed, _answer)
-        self._reads = Reading(peer, self._me.index_confirmed, self._read, lambda: self.machine.applied[0])
+        self._answering = Answering(self.system.loop, lambda: self.machine)
+        self._reads = Reading(peer, self._me.index_confirmed, self._answering.answer, lambda: self.machine.applied[0])
         self._flusher = Flusher(self._keeper, lambda: self.ctx.call_after(KV_FLUSH_S, self._me.flush), self._me.flushed)
         self._chores = Chores(options)
+        self._scrub = Scrub(options.scrub_s)
+        self._told_hash = b""
+        """Of the own contents, as last told to who compares."""
         self._admin = Admin(self)
-        self.snapshots = Snapshots(self._keeper)
+        self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
+        self._leasing = Leasing(lambda: self.machine)
+        self._upgrading = False
+        self._window = window_of(self.ctx.system, options.storage)
 
     async def init(self) -> None:
         """Opens the state, and has the peer bring what is missing."""
         await self._keeper.open()
         pg.join(NAME)
         machine = self.machine
+        self._window.open(machine)
         await self.peer.attach(self._me, machine.applied[0], machine.synced[0])
         self.ctx.every(self._options.tick_s, _TICK)
 
@@ -150,11 +164,15 @@ class KvStateMachine(Actor):
                 self._beginning = True
                 self._me.begin_reads()
         elif kind == SERIALIZABLE:
-            return True, self._results(decode_batch(body))
+            self._answering.answer(decode_batch(body), self.ctx.reply_handle())
         elif kind == ADMIN:
             if needs_leader(body) and not self.leads:
                 return self._hand_on(kind, body, hops)
             self._admin.begin(body, self.ctx.reply_handle())
+        elif kind == LEASE:
+            if not self.leads:
+                return self._hand_on(kind, body, hops)
+            self._leasing.ask(body, self.ctx.reply_handle())
         else:
             raise UsageError(f"there is no exchange of kind {kind}; is it the same Aspen?")
         deferred: tuple[bool, bytes] = defer()
@@ -212,34 +230,6 @@ class KvStateMachine(Actor):
         deferred: tuple[bool, bytes] = defer()
         return deferred
 
-    def _read(self, commands: list[bytes], handle: Any) -> None:
-        try:
-            handle.reply((True, self._results(commands)))
-        except KvError as error:
-            handle.fail(error)
-
-    def _results(self, commands: list[bytes]) -> bytes:
-        """The results of reads; of the first ones only when all would be too much: the client asks for the others
-        again.
-
-        Raises:
-            BadRequest: the first alone is too much.
-        """
-        read = self.machine.read
-        results: list[bytes] = []
-        size = 0
-        for command in commands:
-            result = read(command)
-            size += len(result)
-            if size > KV_ANSWER_BYTES_MAX:
-                if not results:
-                    raise BadRequest(
-                        f"a result of {size} bytes does not fit an answer; ask for it in pages, with a limit"
-                    )
-                break
-            results.append(result)
-        return encode_batch(results)
-
     # -- what the peer tells: `aspen.replication.machine.Machine` ---------------------------------------------------
 
     @cast
@@ -254,7 +244,11 @@ class KvStateMachine(Actor):
                 handle.fail(Unknown("the leader that it was handed on to does not lead any more"))
         if is_leader and not self.leads:
             self._chores.begin(self.ctx.now_ns())
+            self._scrub.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
+        self._leasing.leadership(term, leads=is_leader)
+        self._upgrade()
+        self._window.leadership(leader is not None)
 
     @cast
     def apply(self, entries: list[Committed]) -> None:
@@ -270,9 +264,58 @@ class KvStateMachine(Actor):
             raise
         applied = machine.applied[0]
         self._reads.applied(applied)
+        self._leasing.look()
         writes.propose()
+        self._window.applied()
         self._flusher.changed()
         self.peer.progress(applied, machine.synced[0])
+
+    # -- leases: see `leasing` ---------------------------------------------------------------------------------------
+
+    @cast
+    def attach_leases(self, actor: Any) -> None:
+        """The `LeaseActor` has started."""
+        self._leasing.attach(actor)
+
+    @cast
+    def begin_leases(self, term: int, index: int) -> None:
+        """It keeps time when so much is applied."""
+        self._leasing.begin(term, index)
+
+    @cast
+    def reach_leases(self, number: int, index: int, ids: tuple[int, ...]) -> None:
+        """It waits until so much is applied."""
+        self._leasing.reach(number, index, ids)
+
+    @cast
+    def drain_leases(self) -> None:
+        """It wants to know when what had come before is passed on."""
+        self._leasing.drained()
+
+    # -- versions: see `upgrading` -----------------------------------------------------------------------------------
+
+    @call
+    def versions(self) -> tuple[int, int]:
+        """The versions of the cluster that this program knows, from the first to the last."""
+        return CLUSTER_VERSION_MIN, CLUSTER_VERSION_MAX
+
+    def _upgrade(self) -> None:
+        """Asks the others whether the cluster may come to a newer version."""
+        if self.leads and not self._upgrading and self.machine.cluster_version < CLUSTER_VERSION_MAX:
+            with suppress(Overloaded):  # At the next tick, then.
+                self._admin.run(self._upgrade_if_all_can(), _OWN)
+                self._upgrading = True
+
+    async def _upgrade_if_all_can(self) -> None:
+        try:
+            most = await lowest_version(KvStateMachine, NAME, self.peer, self.system.node)
+        finally:
+            self._upgrading = False
+        version = self.machine.cluster_version + 1
+        if self.leads and version <= min(most, CLUSTER_VERSION_MAX):
+            command = encode_command(ClusterVersionRequest(version))
+            self._writes.add([command], len(command), _OWN)
+            self._writes.propose()
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=REFUSALS)
     def snapshot_open(self) -> tuple[int, int, int]:
@@ -307,7 +350,11 @@ class KvStateMachine(Actor):
     async def restore_finish(self) -> int:
         """Puts it in the place of the state; what is applied then."""
         await self._flusher.finish()
-        await self.snapshots.finish_restore()
+        self._window.close()
+        try:
+            await self.snapshots.finish_restore()
+        finally:
+            self._window.open(self.machine)
         applied: int = self.machine.applied[0]
         self._reads.applied(applied)
         return applied
@@ -335,6 +382,9 @@ class KvStateMachine(Actor):
             for command in self._chores.due(self.machine, self.ctx.now_ns()):
                 self._writes.add([command], len(command), _OWN)
             self._writes.propose()
+            self._upgrade()
+            if self._scrub.is_due(self.ctx.now_ns()):
+                self._admin.run(self._compare(), _OWN)
         self._compact_step()
 
     def _compact_step(self) -> None:
@@ -345,6 +395,53 @@ class KvStateMachine(Actor):
             self._compacting = True
             self.ctx.call_after(KV_COMPACT_STEP_S, self._me.compact_on)
 
+    # -- whether all members hold the same ----------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        """A round of the scrub, beside everything else."""
+        verdict = await self._scrub.round(self.peer, self.machine, KvStateMachine)
+        self._me.compared(verdict.is_corrupt, verdict.is_whole)
+        await self._scrub.tell(self.system, KvStateMachine, verdict)
+
+    @cast
+    def compared(self, is_corrupt: bool, is_whole: bool) -> None:
+        """What came of a round: raises the alarm, or takes it back when all members hold the same again."""
+        armed = Alarm.CORRUPT in self.machine.status().keyspaces[Keyspace.USER].alarms
+        if self.leads and armed != is_corrupt and (is_corrupt or is_whole):
+            command = encode_command(AlarmRequest(Alarm.CORRUPT, is_corrupt))
+            self._writes.add([command], len(command), _OWN)
+            self._writes.propose()
+
+    @call(timeout=KV_SCRUB_CALL_S, raises=REFUSALS)
+    def contents_hash(self, revisions: dict[int, int]) -> bytes:
+        """The hash of what this member holds at these revisions of the keyspaces."""
+        self._admin.run(self._hash(revisions), self.ctx.reply_handle())
+        deferred: bytes = defer()
+        return deferred
+
+    async def _hash(self, revisions: dict[int, int]) -> bytes:
+        self._told_hash = found = await contents(lambda: self.machine, revisions)
+        return found
+
+    @cast
+    async def distrust(self, found: bytes) -> None:
+        """A majority holds something else than what was told with this hash: the member stops. Its node ends, and what
+        is started next has its state brought anew."""
+        if found != self._told_hash:
+            return
+        await self._keeper.distrust()
+        error = StorageCorrupt(
+            "what this member holds differs from what a majority of the members hold, so it serves nothing any more. "
+            "Look at its disk and memory; when it is started again, it is given the state of the others"
+        )
+        self._keeper.failed(error)
+        raise error
+
+    @cast
+    def corrupt(self, why: str) -> None:
+        """Something of the state has rotted: this member ends, and the next one gets it anew."""
+        raise StorageCorrupt(why)
+
     @cast
     def compact_on(self) -> None:
         """The pause is over."""
@@ -354,8 +451,12 @@ class KvStateMachine(Actor):
     async def terminate(self, reason: object) -> None:
         """Writes what was applied, and closes the storage. After a crash the next member starts from what was
         written."""
+        if isinstance(reason, StorageCorrupt):
+            self._keeper.failed(reason)
         self._admin.close()
+        self._answering.close()
         self._writes.lost(None)
+        self._window.close()
         self.snapshots.close_all()
         if not self._keeper.is_failed:
             try:
@@ -382,6 +483,7 @@ class KvStateMachine(Actor):
             "unflushed_rows": status.unflushed_rows,
             "cluster_version": status.cluster_version,
             "sessions": status.sessions,
+            "leases": status.leases,
             "running_hash": status.running_hash.hex(),
             "keyspaces": {
                 str(keyspace): {**space._asdict(), "alarms": list(space.alarms)}

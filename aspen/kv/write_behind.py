@@ -12,7 +12,7 @@ over key and value, which is held against each row that is read back: rot is not
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from struct import Struct
@@ -26,6 +26,8 @@ _CHECKSUM: Final = Struct("<I")
 CHECKSUM_BYTES: Final = 4
 _RESIDUE: Final = 0x2144DF1C
 """The CRC of any bytes with their own CRC behind them."""
+_INSERTED_MAX: Final = 16
+"""New keys up to which a layer puts each in its place instead of sorting."""
 
 Row = tuple[bytes, bytes]
 Change = tuple[bytes, bytes | None]
@@ -58,7 +60,12 @@ class Layer:
     def order(self) -> list[bytes]:
         """The keys, sorted. None is ever taken out, so those that were put since are the last in the dictionary."""
         order, values = self._order, self.values
-        if len(order) != len(values):
+        more = len(values) - len(order)
+        if 0 < more <= _INSERTED_MAX:
+            # Writes and scans that alternate, as in a compaction: sorting would look at all keys each time.
+            for key in list(islice(reversed(values), more)):
+                insort(order, key)
+        elif more:
             order.extend(islice(values, len(order), None))
             order.sort()
         return order

@@ -31,6 +31,7 @@ from aspen.errors import ConfigError
 from aspen.limits import (
     KV_QUOTA_BYTES,
     KV_QUOTA_BYTES_MIN,
+    KV_SCRUB_S,
     KV_VOTERS_MAX,
     MEMBER_ADDRESS_CHARS_MAX,
     MEMBER_SEEDS_MAX,
@@ -91,6 +92,8 @@ class NodeConfig:
     """Keeps so many revisions and compacts those before, now and then; 0: not."""
     kv_compact_s: float = 0.0
     """Keeps the revisions of so many seconds and compacts those before, now and then; 0: not."""
+    kv_scrub_s: float = KV_SCRUB_S
+    """Has the members compare what they hold so often; 0: not."""
     log_level: str = "info"
     log_format: str = "auto"
     """`text`, `json`, or `auto`: text on a terminal and JSON elsewhere."""
@@ -120,6 +123,7 @@ class NodeConfig:
             "quota_bytes": self.kv_quota_bytes,
             "compact_revisions": self.kv_compact_revisions,
             "compact_s": self.kv_compact_s,
+            "scrub_s": self.kv_scrub_s,
         }
 
     def named(self, name: str) -> NodeConfig:
@@ -429,6 +433,7 @@ _KEYS: Final[dict[str, dict[str, tuple[str, _Check]]]] = {
         "quota_bytes": ("kv_quota_bytes", _Count(KV_QUOTA_BYTES_MIN)),
         "compact_revisions": ("kv_compact_revisions", _Count(0)),
         "compact_s": ("kv_compact_s", _seconds),
+        "scrub_s": ("kv_scrub_s", _seconds),
     },
     "log": {
         "level": ("log_level", _one_of(LOG_LEVELS)),

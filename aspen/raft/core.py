@@ -394,6 +394,11 @@ class Raft(Membership):
             self._ack = max(self._ack, snapshot.index)
         return True
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Indices of the entries that are still to be refilled, in order."""
+        return tuple(sorted(self._log.holes))
+
     def status(self) -> Status:
         """The present state."""
         log = self._log

@@ -6,14 +6,18 @@ context says what it does to the table of members.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from aspen.actor.context import ReplyHandle
 from aspen.errors import MemberBehind, ProposalDropped, QuorumLoss, UsageError
 from aspen.limits import REPLICATION_PROMOTE_LAG_ENTRIES
 from aspen.raft import Configuration, ConfigurationChange, Status, Step
 from aspen.replication.members import MemberInfo, Members, context_of
+
+Heard: TypeAlias = Callable[[int], bool]
+"""Whether a member was heard of late."""
 
 
 class _Waiting:
@@ -69,20 +73,20 @@ def adding(members: Members, info: MemberInfo) -> ConfigurationChange:
     return ConfigurationChange(((Step.ADD_LEARNER, info.member),), context=context_of(info))
 
 
-def promoting(members: Members, status: Status, member: int) -> ConfigurationChange:
+def promoting(members: Members, status: Status, heard: Heard, member: int) -> ConfigurationChange:
     """A learner becomes a voter, whose disk is known to all from then on."""
-    info = _caught_up(members, status, member)
+    info = _caught_up(members, status, heard, member)
     return ConfigurationChange(((Step.ADD_VOTER, member),), context=context_of(info))
 
 
-def replacing(members: Members, status: Status, old: int, new: int) -> ConfigurationChange:
+def replacing(members: Members, status: Status, heard: Heard, old: int, new: int) -> ConfigurationChange:
     """A learner takes the place of another member, at one stroke."""
     _known(members, old)
-    info = _caught_up(members, status, new)
+    info = _caught_up(members, status, heard, new)
     return ConfigurationChange(((Step.ADD_VOTER, new), (Step.REMOVE, old)), context=context_of(info, old))
 
 
-def removing(members: Members, status: Status, member: int, *, force: bool) -> ConfigurationChange:
+def removing(members: Members, status: Status, heard: Heard, member: int, *, force: bool) -> ConfigurationChange:
     """A member goes for good."""
     _known(members, member)
     voters = status.configuration.voters
@@ -90,10 +94,10 @@ def removing(members: Members, status: Status, member: int, *, force: bool) -> C
     if member in voters and not rest:
         raise QuorumLoss("it is the last voter; add another member first")
     if member in voters and not force:
-        heard = [one for one in rest if one == status.id or (one in status.peers and status.peers[one].active)]
-        if len(heard) * 2 <= len(rest):
+        present = sum(1 for one in rest if heard(one))
+        if present * 2 <= len(rest):
             raise QuorumLoss(
-                f"of the {len(rest)} voters that would be left, {len(heard)} are heard from now, which is no majority;"
+                f"of the {len(rest)} voters that would be left, {present} are heard from now, which is no majority;"
                 " bring the others up first, or force it"
             )
     return ConfigurationChange(((Step.REMOVE, member),), context=context_of(member))
@@ -115,14 +119,14 @@ def _known(members: Members, member: int) -> MemberInfo:
     return info
 
 
-def _caught_up(members: Members, status: Status, member: int) -> MemberInfo:
+def _caught_up(members: Members, status: Status, heard: Heard, member: int) -> MemberInfo:
     info = _known(members, member)
     if member not in status.configuration.learners:
         raise UsageError(f"member {member} is no learner; only those are promoted")
     progress = status.peers.get(member)
     seen = members.seen.get(member)
     behind = status.commit - progress.match if progress is not None else status.commit
-    if progress is None or not progress.active or seen is None:
+    if progress is None or not heard(member) or seen is None:
         raise MemberBehind(f"member {member} was not heard of late; is its node up? Try again later")
     if behind > REPLICATION_PROMOTE_LAG_ENTRIES or progress.state == "snapshot":
         raise MemberBehind(f"member {member} is {behind} entries behind; try again when it has caught up")

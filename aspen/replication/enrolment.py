@@ -77,7 +77,8 @@ class Enrolment(Actor):
         """Opens the directory. Returns when it is known what is in it, not only when the member takes part."""
         if self._lodging.has_failed:
             raise StorageFailed("the device of this member has failed; end the node, and look at the disk")
-        opening = self._lodging.lane.run(open_directory, self._lodging, self.ctx.system.node, self._options.journal)
+        nonce, node = self._new_nonce(), self.ctx.system.node
+        opening = self._lodging.lane.run(open_directory, self._lodging, node, nonce, self._options.journal)
         try:
             opened = await opening
         except StorageCorrupt as error:
@@ -113,10 +114,14 @@ class Enrolment(Actor):
     def _new_disk(self) -> int:
         return self.ctx.rng(f"replication.disk/{self._options.group}").getrandbits(62) + 1
 
+    def _new_nonce(self) -> int:
+        return self.ctx.rng(f"replication.boot/{self._options.group}").getrandbits(62) + 1
+
     def _make(self, new: NewMember) -> None:
         self._stage, self._why, self._seat, self._running = Stage.OPENING, "", None, None
         node = self.ctx.system.node
-        work = self._lodging.lane.run(make_directory, self._lodging, node, new, self._options.journal)
+        nonce = self._new_nonce()
+        work = self._lodging.lane.run(make_directory, self._lodging, node, nonce, new, self._options.journal)
         opening: asyncio.Future[Opened] = asyncio.ensure_future(work)
         opening.add_done_callback(lambda _: self._wake())
         self._opening = opening
@@ -138,7 +143,9 @@ class Enrolment(Actor):
     def _sit(self, opened: Opened) -> None:
         """The directory is open: takes the place that it stands for."""
         seat = self._seat = Seat(self.ctx, self._options.group, self._lodging, opened, self._wake)
-        if seat.me in seat.members.removed:
+        if seat.members.refused:
+            self._refuse(seat.members.refused)
+        elif seat.me in seat.members.removed:
             self._leave()
         elif seat.members.registered:
             self._run(seat)
@@ -264,8 +271,19 @@ class Enrolment(Actor):
         return True
 
     def _refuse(self, why: str) -> None:
-        self._stage, self._why, self._running = Stage.REFUSED, why, None
+        self._end_running("this member takes no part any more")
+        self._stage, self._why = Stage.REFUSED, why
         log.error("this member takes no part: %s", why)
+
+    def _refuse_past(self, seat: Seat) -> None:
+        """Another member has heard a later life of this disk: for good, as the next start could look like a new one."""
+        seat.members.refused = (
+            "its disk is one of the past, a copy that was put back: others have heard of a life of it that it knows "
+            "nothing of, and of promises that it has forgotten. It was lost. Remove the member, and add the node again"
+        )
+        seat.members_changed()
+        self._refuse(seat.members.refused)
+        seat.flush()
 
     def _leave(self) -> None:
         """It is a member no longer."""

@@ -1,7 +1,8 @@
 """`Gate`: whose packets are believed. Sans-IO.
 
 A packet is refused, and counted, when it is of another cluster, for another member, from a node that is not the
-sender's, from a former member, from another disk than the sender's, or from an earlier boot than one that was heard.
+sender's, from a former member, from another disk than the sender's, from an earlier boot than one that was heard, or
+from another boot of the same count. It is refused, too, when it shows that this member's own disk is of the past.
 
 The first packet of a disk or a boot waits, with those behind it, until that disk and boot are written down: what this
 member does because of it may be a promise, which must not outlive the knowledge of whom it was given to.
@@ -24,6 +25,8 @@ FORMER: Final = "former"
 NODE: Final = "node"
 DISK: Final = "disk"
 BOOT: Final = "boot"
+PAST: Final = "past"
+"""The sender knows of a boot of this member that its directory does not: this is a copy of the past."""
 
 
 class Gate:
@@ -83,10 +86,12 @@ class Gate:
         if seen is not None:
             if seen.disk != packet.disk:
                 return DISK
-            if packet.boot < seen.boot:
+            if packet.boot < seen.boot or (packet.boot == seen.boot and seen.nonce not in (0, packet.nonce)):
                 return BOOT
+        if members.is_of_the_past(packet.to_boot, packet.to_nonce):
+            return PAST
         if seen is None or packet.boot > seen.boot:
-            members.seen[sender] = seen = Seen(packet.disk, packet.boot)
+            members.seen[sender] = seen = Seen(packet.disk, packet.boot, packet.nonce)
         return ADMITTED if self._written.get(sender) == seen else HELD
 
     def written(self, seen: dict[int, Seen]) -> list[tuple[str, Packet]]:

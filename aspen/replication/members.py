@@ -4,8 +4,11 @@ The table is replicated: each change of the configuration carries, as its contex
 a change that is in the table already changes nothing, so it may be kept ahead of the log and replayed.
 
 Beside it stands what this member alone knows: the disk and the latest boot of each member that it has heard. They are
-written before anything that such a boot says is acted upon. A disk that differs, or a boot that fell, is a disk that
-was lost, with the votes that were on it: whoever speaks from it is not believed.
+written before anything that such a boot says is acted upon. A disk that differs, a boot that fell, or another boot of
+the same count, is a disk that was lost, with the votes that were on it: whoever speaks from it is not believed.
+
+A member also writes down the nonces of its own boots. When another has heard a boot that is not among them, then the
+own disk is one of the past: put back from a copy.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any, Final
 
 from aspen import wire
 from aspen.errors import BadFrame
-from aspen.limits import REPLICATION_REMOVED_MAX
+from aspen.limits import REPLICATION_BOOTS_KEPT, REPLICATION_REMOVED_MAX
 
 _ID_MASK: Final = (1 << 63) - 1
 
@@ -44,6 +47,8 @@ class Seen:
 
     disk: int
     boot: int
+    nonce: int = 0
+    """Of that boot; 0: not known, and any will do."""
 
 
 @dataclass(slots=True)
@@ -60,6 +65,10 @@ class Members:
     """Whether enough others know this disk, so that this member may vote."""
     is_machine_stale: bool = False
     """Whether the machine's state is that of another member, until a snapshot has taken its place."""
+    boots: dict[int, int] = field(default_factory=dict)
+    """The nonces of the latest boots of this directory, the earliest first."""
+    refused: str = ""
+    """Why this directory is not to be used any more; empty: it may be."""
 
     # -- the replicated part ---------------------------------------------------------------------------------
 
@@ -112,6 +121,22 @@ class Members:
         self.table, self.removed = other.table, other.removed
         self.seen = {member: seen for member, seen in self.seen.items() if member not in self.removed}
 
+    # -- the own boots -------------------------------------------------------------------------------------
+
+    def began(self, boot: int, nonce: int) -> None:
+        """This directory was opened once more."""
+        self.boots[boot] = nonce
+        while len(self.boots) > REPLICATION_BOOTS_KEPT:
+            del self.boots[next(iter(self.boots))]
+
+    def is_of_the_past(self, heard: int, nonce: int) -> bool:
+        """Whether this directory lacks a boot of this member that another has heard."""
+        if not heard or not self.boots:
+            return False
+        if heard > next(reversed(self.boots)):
+            return True
+        return bool(nonce) and self.boots.get(heard, nonce) != nonce
+
     # -- bytes ---------------------------------------------------------------------------------------------
 
     def shared_bytes(self) -> bytes:
@@ -120,9 +145,11 @@ class Members:
 
     def to_bytes(self) -> bytes:
         """All of it, for the journal."""
-        seen = [[member, seen.disk, seen.boot] for member, seen in sorted(self.seen.items())]
+        seen = [[member, seen.disk, seen.boot, seen.nonce] for member, seen in sorted(self.seen.items())]
         table = [self.table[member] for member in sorted(self.table)]
-        return wire.encode([table, list(self.removed), seen, self.disk, self.registered, self.is_machine_stale])
+        boots = [[boot, nonce] for boot, nonce in self.boots.items()]
+        own = [self.disk, self.registered, self.is_machine_stale, boots, self.refused]
+        return wire.encode([table, list(self.removed), seen, *own])
 
 
 def from_bytes(data: bytes) -> Members:
@@ -133,14 +160,16 @@ def from_bytes(data: bytes) -> Members:
     """
     try:
         fields: Any = wire.decode(data)
-        table, removed, seen, disk, registered, is_machine_stale = fields
+        table, removed, seen, disk, registered, is_machine_stale, boots, refused = fields
         return Members(
             {info.member: info for info in table},
             dict.fromkeys(removed),
-            {member: Seen(disk, boot) for member, disk, boot in seen},
+            {member: Seen(disk, boot, nonce) for member, disk, boot, nonce in seen},
             disk,
             registered,
             is_machine_stale,
+            dict(boots),
+            refused,
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise BadFrame("a table of members cannot be read") from error

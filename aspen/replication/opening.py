@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aspen.actor import System
 from aspen.errors import BadFrame, StorageCorrupt, UsageError
-from aspen.journal import Identity, Journal, JournalOptions, Recovered, is_empty
+from aspen.journal import Batch, Identity, Journal, JournalOptions, Recovered, is_empty
 from aspen.raft import Configuration, SnapshotMeta
 from aspen.replication.members import Members, from_bytes
 from aspen.traits import Files, Lane, Offload
@@ -66,8 +66,9 @@ class NewMember:
     """The first one of the group, as far as known: what the log begins with."""
 
 
-def open_directory(lodging: Lodging, node_key: str, options: JournalOptions) -> Opened | None:
-    """Opens it, after what an earlier peer has left is closed; None when it is empty.
+def open_directory(lodging: Lodging, node_key: str, nonce: int, options: JournalOptions) -> Opened | None:
+    """Opens it, after what an earlier peer has left is closed; None when it is empty. `nonce` is this boot's, and is
+    written down before anybody hears of it.
 
     Raises:
         DirectoryRefused, StorageCorrupt, StorageFailed: see `Journal.open`.
@@ -84,10 +85,12 @@ def open_directory(lodging: Lodging, node_key: str, options: JournalOptions) -> 
         journal.close()
         raise StorageCorrupt(f"the table of members in the journal cannot be read: {error}") from error
     lodging.journal = journal
+    members.began(recovered.identity.boots, nonce)
+    journal.write(Batch(members=members.to_bytes()))
     return Opened(journal, recovered, members)
 
 
-def make_directory(lodging: Lodging, node_key: str, new: NewMember, options: JournalOptions) -> Opened:
+def make_directory(lodging: Lodging, node_key: str, nonce: int, new: NewMember, options: JournalOptions) -> Opened:
     """Makes the directory of a new member, in the place of whatever is there, and opens it.
 
     Raises:
@@ -105,7 +108,7 @@ def make_directory(lodging: Lodging, node_key: str, new: NewMember, options: Jou
     new.members.disk = new.disk
     identity = Identity(new.cluster, new.member, node_key, salt=new.salt)
     Journal.create(files, identity, SnapshotMeta(0, 0, new.configuration), new.members.to_bytes(), options=options)
-    opened = open_directory(lodging, node_key, options)
+    opened = open_directory(lodging, node_key, nonce, options)
     if opened is None:
         raise StorageCorrupt("a journal that was just made is not there")
     return opened

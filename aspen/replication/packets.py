@@ -1,8 +1,12 @@
 """What members of a group say to each other, as bytes: a head that says who speaks, and a body.
 
 Every packet names the group, the cluster, both members, and the disk and the boot of the sender. A disk is a random
-number minted with the directory of a member; a boot counts how often that was opened. So the receiver can tell a
-message of another cluster, for another member, or of a member that has lost its disk, from one that it may believe.
+number minted with the directory of a member; a boot counts how often that was opened, and has a random number of its
+own, its nonce. So the receiver can tell a message of another cluster, for another member, or of a member that has lost
+its disk, from one that it may believe.
+
+It also says which boot of the receiver the sender has heard. A member whose disk is of the past so learns from the
+first packet of whoever knows better, whichever of them speaks first.
 
     RAFT        a message of the consensus core
     REGISTER    a new voter: may this disk speak for it?        WELCOME     it may        STRANGER    it may not
@@ -10,6 +14,7 @@ message of another cluster, for another member, or of a member that has lost its
     GONE        you are a member no longer
     LACKING     my machine has lost its state: send a snapshot
     SNAPSHOT    a message about the transfer of a snapshot: see `snapshots`
+    LATER       what you said is not believed: a later boot of yours, the one that the head names, was heard
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ class PacketKind(IntEnum):
     GONE = 5
     LACKING = 6
     SNAPSHOT = 7
+    LATER = 8
 
 
 class Packet(NamedTuple):
@@ -49,20 +55,37 @@ class Packet(NamedTuple):
     """The sender's."""
     boot: int
     """The sender's."""
+    nonce: int = 0
+    """Of that boot."""
+    to_boot: int = 0
+    """The latest boot of the receiver that the sender has heard; 0: none."""
+    to_nonce: int = 0
+    """Of that boot; 0: not known."""
     body: bytes = b""
 
 
-_HEAD: Final = Struct("<BBIQQQQQ")
-"""Format, kind, group, cluster, to, sender, disk, boot."""
-_FORMAT: Final = 1
+_HEAD: Final = Struct("<BBIQQQQQQQQ")
+"""Format, kind, group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce."""
+_FORMAT: Final = 2
 _KINDS: Final = tuple(PacketKind)
 
 HEAD_BYTES: Final = _HEAD.size
 
 
-def pack_head(kind: PacketKind, group: int, cluster: int, to: int, sender: int, disk: int, boot: int) -> bytes:
+def pack_head(
+    kind: PacketKind,
+    group: int,
+    cluster: int,
+    to: int,
+    sender: int,
+    disk: int,
+    boot: int,
+    nonce: int,
+    to_boot: int = 0,
+    to_nonce: int = 0,
+) -> bytes:
     """What stands before the body."""
-    return _HEAD.pack(_FORMAT, kind, group, cluster, to, sender, disk, boot)
+    return _HEAD.pack(_FORMAT, kind, group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce)
 
 
 def unpack(frame: bytes) -> Packet:
@@ -73,10 +96,10 @@ def unpack(frame: bytes) -> Packet:
     """
     if len(frame) < HEAD_BYTES:
         raise BadFrame("a message of a group is cut short")
-    format_, kind, group, cluster, to, sender, disk, boot = _HEAD.unpack_from(frame)
+    format_, kind, group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce = _HEAD.unpack_from(frame)
     if format_ != _FORMAT or kind >= len(_KINDS):
         raise BadFrame(f"a message of a group has format {format_}, kind {kind}; this node knows format {_FORMAT}")
-    return Packet(_KINDS[kind], group, cluster, to, sender, disk, boot, frame[HEAD_BYTES:])
+    return Packet(_KINDS[kind], group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce, frame[HEAD_BYTES:])
 
 
 def group_of(frame: bytes) -> int:

@@ -26,6 +26,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.limits import (
+    REPLICATION_ANNOUNCE_EVERY_S,
     REPLICATION_CALL_S,
     REPLICATION_INVITE_EVERY_S,
     REPLICATION_LACKING_EVERY_S,
@@ -47,6 +48,7 @@ from aspen.replication.enrolment import Enrolment
 from aspen.replication.machine import Proposal
 from aspen.replication.members import MemberInfo
 from aspen.replication.packets import Packet, PacketKind, unpack
+from aspen.replication.reading import IfLeading
 from aspen.replication.records import MemberStatus, PeerReport, Stage
 from aspen.replication.reporting import member_statuses, report
 from aspen.replication.running import Running
@@ -106,6 +108,23 @@ class RaftPeer(Enrolment):
         self._wake()
         return defer()
 
+    @call(raises=(NotLeader, Overloaded))
+    def confirm(self, term: int) -> int:
+        """As `read_index`, answered only if this member led in `term` from the call to the answer: a majority has taken
+        it for the leader after the call.
+
+        Raises:
+            NotLeader: it did not, or not all the time.
+            Overloaded: too many wait. Try again later.
+        """
+        running = self._leading()
+        if running.leadership.term != term:
+            raise NotLeader(f"this member does not lead in term {term} any more")
+        leads = lambda: running.is_leader and running.leadership.term == term  # noqa: E731 -- said once
+        running.reads.add(IfLeading(self.ctx.reply_handle(), leads))
+        self._wake()
+        return defer()
+
     # -- what it is asked: the machine -------------------------------------------------------------------------------
 
     @call
@@ -158,14 +177,16 @@ class RaftPeer(Enrolment):
             MemberBehind: it has not; not executed, try again later.
         """
         running, member = self._leading_over(which)
-        return self._change(running, changing.promoting(running.seat.members, running.core.status(), member), member)
+        return self._change(
+            running, changing.promoting(running.seat.members, running.core.status(), running.is_heard, member), member
+        )
 
     @call(timeout=REPLICATION_CALL_S, raises=_CHANGE_ERRORS)
     def replace(self, old: str | int, new: str | int) -> int:
         """Puts a learner that has caught up in the place of another member, which goes for good; returns the new id."""
         running, gone = self._leading_over(old)
         _, member = self._leading_over(new)
-        change = changing.replacing(running.seat.members, running.core.status(), gone, member)
+        change = changing.replacing(running.seat.members, running.core.status(), running.is_heard, gone, member)
         return self._change(running, change, member)
 
     @call(timeout=REPLICATION_CALL_S, raises=_CHANGE_ERRORS)
@@ -176,7 +197,7 @@ class RaftPeer(Enrolment):
             QuorumLoss: too few of the others are heard from; not executed.
         """
         running, member = self._leading_over(which)
-        change = changing.removing(running.seat.members, running.core.status(), member, force=force)
+        change = changing.removing(running.seat.members, running.core.status(), running.is_heard, member, force=force)
         return self._change(running, change, member)
 
     @call(timeout=REPLICATION_CALL_S, raises=_CHANGE_ERRORS)
@@ -293,8 +314,11 @@ class RaftPeer(Enrolment):
         seat = self._seat
         if packet.kind is PacketKind.INVITE:
             self._invited(packet)
-        elif seat is not None and self._stage in (Stage.RUNNING, Stage.REGISTERING) and seat.admit(peer, packet):
-            self._heard(seat, packet)
+        elif seat is not None and self._stage in (Stage.RUNNING, Stage.REGISTERING):
+            if seat.admit(peer, packet):
+                self._heard(seat, packet)
+            elif seat.is_of_the_past:
+                self._refuse_past(seat)
 
     def _heard(self, seat: Seat, packet: Packet) -> None:
         kind, running = packet.kind, self._running
@@ -303,10 +327,10 @@ class RaftPeer(Enrolment):
         elif kind is PacketKind.GONE:
             if packet.sender in seat.members.table:
                 self._leave()
+        elif kind is PacketKind.WELCOME:
+            seat.welcomed(packet.sender)
         elif running is None:
-            if kind is PacketKind.WELCOME:
-                seat.welcomed(packet.sender)
-            elif kind is PacketKind.STRANGER:
+            if kind is PacketKind.STRANGER:
                 self._refuse(
                     "another disk speaks for this member: it was lost. Remove the member, and add the node again"
                 )
@@ -327,7 +351,7 @@ class RaftPeer(Enrolment):
         if registered and self._stage is Stage.REGISTERING:
             self._run(seat)
         for peer, packet in released:
-            if seat.admit(peer, packet):
+            if self._stage is not Stage.REFUSED and seat.admit(peer, packet):
                 self._heard(seat, packet)
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -366,6 +390,8 @@ class RaftPeer(Enrolment):
         if running.leadership.leader == NOBODY and self._is_due("register", 1.0):
             # A learner that was removed is told nothing more, and asks nobody for votes: it would wait for ever.
             running.seat.ask_whether_known()
+        elif self._is_due("announce", REPLICATION_ANNOUNCE_EVERY_S):
+            running.seat.register()
         if running.removed_ns and now_ns - running.removed_ns > REPLICATION_REMOVED_STOP_S * 1e9:
             self._leave()
 

@@ -41,7 +41,9 @@ class MemberStatus:
     progress: str = ""
     """`probe`, `replicate`, `snapshot`, or empty."""
     active: bool = False
-    """Whether it was heard of late."""
+    """Whether it was heard within the last election timeout."""
+    refilling: bool = False
+    """Whether entries of its log have rotted, and it is being sent them anew. It does not vote until it has them."""
 
 
 @message(type_id="aspen.replication.peer_status")

@@ -16,11 +16,13 @@ def member_statuses(running: Running | None, seat: Seat | None) -> tuple[MemberS
     configuration = status.configuration if status is not None else Configuration()
     table = seat.members.table
     ids = sorted(table.keys() | configuration.members)
-    found = [_member(one, seat, configuration, status) for one in ids]
+    found = [_member(one, seat, configuration, status, running) for one in ids]
     return tuple(sorted(found, key=lambda one: (one.name or one.node, one.member)))
 
 
-def _member(member: int, seat: Seat, configuration: Configuration, status: Status | None) -> MemberStatus:
+def _member(
+    member: int, seat: Seat, configuration: Configuration, status: Status | None, running: Running | None
+) -> MemberStatus:
     info = seat.members.table.get(member)
     if member in configuration.voters:
         role = "voter"
@@ -40,7 +42,8 @@ def _member(member: int, seat: Seat, configuration: Configuration, status: Statu
         is_leader,
         match=peer.match if peer is not None else (status.stable if own and status is not None else 0),
         progress="" if peer is None or own else peer.state,
-        active=own or (peer is not None and peer.active),
+        active=own or (peer is not None and running is not None and running.is_heard(member)),
+        refilling=running is not None and running.is_refilling(member),
     )
 
 
@@ -77,6 +80,9 @@ def report(
     status = running.core.status()
     if machine_lost and not why:
         why = "the state of its machine is lost; it waits for a snapshot from the leader"
+    if running.damage:
+        why = f"{why}; " if why else ""
+        why += f"{running.damage}. It does not vote until another member has refilled them"
     return PeerReport(
         stage,
         seat.cluster,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from aspen.actor.context import Context
@@ -25,6 +25,7 @@ from aspen.raft import (
     Entry,
     EntryKind,
     Leadership,
+    MessageKind,
     Options,
     Raft,
     Ready,
@@ -45,6 +46,9 @@ log = logging.getLogger("aspen.replication")
 
 ADVANCES_MAX: Final = 64
 """Readies in a row before others have their turn."""
+
+SPANS_SHOWN_MAX: Final = 8
+"""Stretches of rotten entries that a message names."""
 
 _UNFIT_NS: Final = round(3 * REPLICATION_LACKING_EVERY_S * 1e9)
 
@@ -104,6 +108,18 @@ class Running:
         """Members whose machines have lost their state, and when they last said so: they must not lead."""
         self.led_ns = 0
         """Since when this member leads."""
+        self._refilling_ns: dict[int, int] = {}
+        """Members that have asked for what has rotted in their logs, and when they last did."""
+        self._damaged = len(recovered.damage)
+        """Entries of the own log that had rotted, until all are refilled."""
+        if recovered.damage:
+            log.warning(
+                "%d entries in the log of member %d have rotted: %s. It does not vote until another member has "
+                "refilled them; if this happens again, the device is failing",
+                self._damaged,
+                seat.me,
+                spans(damage.index for damage in recovered.damage),
+            )
         self.pins: dict[int, int] = {}
         """Transfers of snapshots and their indices: the log above is kept for those who receive them."""
         self._marked = recovered.snapshot.index
@@ -149,6 +165,29 @@ class Running:
                 return configuration
         raise InvariantBroken(f"the configuration at {index} is forgotten; the first is of {self.configurations[0][0]}")
 
+    def is_heard(self, member: int) -> bool:
+        """Whether a member was heard within the last election timeout. The own one is."""
+        heard_ns = self.seat.heard_ns.get(member)
+        return member == self.seat.me or (heard_ns is not None and self._is_fresh(heard_ns))
+
+    def is_refilling(self, member: int) -> bool:
+        """Whether a member's log is being refilled."""
+        if member == self.seat.me:
+            return self._damaged > 0
+        asked_ns = self._refilling_ns.get(member)
+        return asked_ns is not None and self._is_fresh(asked_ns)
+
+    def _is_fresh(self, since_ns: int) -> bool:
+        return self._ctx.now_ns() - since_ns <= self._options.election_s * 1e9
+
+    @property
+    def damage(self) -> str:
+        """What has rotted in the log and was not refilled yet, for people; empty: nothing."""
+        if not self._damaged:
+            return ""
+        damaged = self.core.damaged
+        return f"{len(damaged)} entries of its log have rotted: {spans(damaged)}" if damaged else ""
+
     def not_leader(self) -> NotLeader:
         """The error for what only a leader does."""
         node = self.leader_node
@@ -162,7 +201,14 @@ class Running:
         message = decode_message(packet.body)
         if message.to != self.seat.me or message.sender != packet.sender:
             raise BadFrame("a message of the consensus core is not from or for whom its packet says")
+        if message.kind is MessageKind.REFILL and self.is_leader:
+            self._note_refill(packet.sender)
         self.core.step(message)
+
+    def _note_refill(self, member: int) -> None:
+        if not self.is_refilling(member):
+            log.warning("entries in the log of member %d have rotted; it is sent them anew", member)
+        self._refilling_ns[member] = self._ctx.now_ns()
 
     # -- the core ----------------------------------------------------------------------------------------------------
 
@@ -222,6 +268,13 @@ class Running:
         if written.number > self._persisted:
             self._persisted = written.number
             self.core.persisted(written.number)
+        if self._damaged and not self.core.damaged:
+            log.warning(
+                "the %d entries in the log of member %d that had rotted are replaced; it votes again",
+                self._damaged,
+                self.seat.me,
+            )
+            self._damaged = 0
         if written.messages:
             self.seat.send_messages(written.messages)
         if written.seen is not None:
@@ -365,7 +418,8 @@ class Running:
         status, since_ns = self.core.status(), self._ctx.now_ns() - _UNFIT_NS
         if status.transferee != NOBODY:
             return True
-        others = [(peer.match, member) for member, peer in status.peers.items() if peer.voter and peer.active]
+        peers = status.peers.items()
+        others = [(peer.match, member) for member, peer in peers if peer.voter and self.is_heard(member)]
         others = [one for one in others if one[1] != self.seat.me and self.unfit.get(one[1], since_ns) <= since_ns]
         if not others:
             return False
@@ -381,3 +435,15 @@ class Running:
     def describe(self) -> dict[str, Any]:
         """For `format_status`."""
         return {"member": self.seat.me, "leadership": self.leadership, "committed": self.feeder.committed}
+
+
+def spans(indices: Iterable[int]) -> str:
+    """Indices in ascending order, as people write them: `3, 7-9`; the first of them when there are many."""
+    found: list[list[int]] = []
+    for index in indices:
+        if found and found[-1][1] == index - 1:
+            found[-1][1] = index
+        else:
+            found.append([index, index])
+    shown = ", ".join(str(one) if one == last else f"{one}-{last}" for one, last in found[:SPANS_SHOWN_MAX])
+    return shown if len(found) <= SPANS_SHOWN_MAX else f"{shown}, ..."

@@ -17,7 +17,7 @@ from aspen.actor.context import Context
 from aspen.distributed import distribution_of
 from aspen.limits import LINK_CHUNK_BYTES_MAX
 from aspen.raft import Message, MessageKind, encode_message
-from aspen.replication.gate import ADMITTED, DISK, FORMER, Gate
+from aspen.replication.gate import ADMITTED, BOOT, DISK, FORMER, PAST, Gate
 from aspen.replication.opening import Lodging, Opened
 from aspen.replication.packets import Packet, PacketKind, pack_head
 from aspen.replication.writing import LogWriter
@@ -38,15 +38,21 @@ class Seat:
         self.cluster = identity.cluster_id
         self.me = identity.member_id
         self.boot = identity.boots
+        self.nonce = opened.members.boots[self.boot]
         self.opened = opened
         self.members = opened.members
         self.disk = opened.members.disk
         self.gate = Gate(self.cluster, self.me, self.members)
         self.writer = LogWriter(lodging.lane, opened.journal, wake, ctx.now_ns)
+        self.heard_ns: dict[int, int] = {}
+        """When each of the others was last heard, and believed."""
+        self._now_ns = ctx.now_ns
         self._welcomed: set[int] = set()
         self._members_changed = False
         self.is_stranger = False
         """Whether somebody knows another disk for this member: this one's predecessor, which is lost."""
+        self.is_of_the_past = False
+        """Whether somebody knows a later life of this disk than it has itself: it is a copy that was put back."""
 
     # -- sending ----------------------------------------------------------------------------------------------
 
@@ -60,7 +66,12 @@ class Seat:
         distribution = distribution_of(self._system)
         if distribution is None or node == self._system.node:
             return False
-        frame = pack_head(kind, self.group, self.cluster, member, self.me, self.disk, self.boot) + body
+        seen = self.members.seen.get(member)
+        heard, nonce = (seen.boot, seen.nonce) if seen is not None else (0, 0)
+        head = pack_head(
+            kind, self.group, self.cluster, member, self.me, self.disk, self.boot, self.nonce, heard, nonce
+        )
+        frame = head + body
         info = self.members.table.get(member)
         address = info.address if info is not None else ""
         return distribution.send_replicated(node, frame, large=large or len(frame) > LOSSY_BYTES_MAX, address=address)
@@ -91,7 +102,15 @@ class Seat:
             self.send_to_node(peer, packet.sender, PacketKind.GONE)
         elif verdict == DISK and packet.kind is PacketKind.REGISTER:
             self.send_to_node(peer, packet.sender, PacketKind.STRANGER)
-        return verdict == ADMITTED
+        elif verdict == BOOT and packet.kind is not PacketKind.LATER:
+            # If it was only an old packet, its sender finds that it knows that boot.
+            self.send_to_node(peer, packet.sender, PacketKind.LATER)
+        elif verdict == PAST:
+            self.is_of_the_past = True
+        if verdict != ADMITTED:
+            return False
+        self.heard_ns[packet.sender] = self._now_ns()
+        return True
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -114,7 +133,8 @@ class Seat:
         return sorted(member for member in self.members.table if member != self.me)
 
     def register(self) -> None:
-        """Asks the others to know this disk; those that have not answered."""
+        """Asks the others to know this disk and boot; those that have not answered. A member that is let in goes on
+        with it: a boot that only the leader has heard of is forgotten with the leader, should the disk be put back."""
         for member in self.others:
             if member not in self._welcomed:
                 self.send(member, PacketKind.REGISTER)

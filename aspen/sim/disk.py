@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aspen.errors import StorageFailed, UsageError
 from aspen.sim.clock import VirtualRandom
@@ -321,6 +321,13 @@ class SimFiles:
             self._directory.pending.clear()
 
 
+class DiskBackup(NamedTuple):
+    """What was on a disk: see `SimDisk.backup`."""
+
+    directories: dict[str, _Directory]
+    stores: dict[str, StoreImage]
+
+
 class SimDisk:
     """The disk of a node, across its incarnations."""
 
@@ -448,6 +455,16 @@ class SimDisk:
         """A new, empty disk. The node must be down."""
         self._directories.clear()
         self._stores.clear()
+
+    def backup(self) -> DiskBackup:
+        """What is on it now. The node must be down."""
+        directories = {path: directory.copy() for path, directory in self._directories.items()}
+        return DiskBackup(directories, {name: store.copy() for name, store in self._stores.items()})
+
+    def put_back(self, backup: DiskBackup) -> None:
+        """What was on it then, in the place of what is on it now. The node must be down."""
+        self._directories = {path: directory.copy() for path, directory in backup.directories.items()}
+        self._stores = {name: store.copy() for name, store in backup.stores.items()}
 
     def _count(self) -> None:
         self._operations += 1

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aspen.cli.reach import names_like
 
 from aspen.io.keys import load_or_create_identity, update_trusted
 from aspen.io.nodes import find_node
+from aspen.reach import names_like
 from aspen.trust import Role, TrustEntry
 from tests.cli.conftest import LIMIT_S, ROOT, Machine, until
 

@@ -32,6 +32,23 @@ def test_a_message_brings_about_the_session_it_needs() -> None:
     pair.check()
 
 
+def test_a_lossy_lane_whose_hello_was_lost_is_heard_again() -> None:
+    """Nothing on that lane is ever repeated: what it belongs to has to be asked for."""
+    pair = Pair().up()
+    put = pair.a.put
+    pair.a.put = lambda lane, frame: None if lane == LOSSY else put(lane, frame)  # type: ignore[method-assign]
+    pair.a.break_connection()
+    pair.until(lambda: pair.a.up)
+    pair.run(0.1)
+    pair.a.put = put  # type: ignore[method-assign]
+    for n in range(20):
+        pair.a.send(b"%d" % n, LOSSY)
+        pair.run(0.05)
+    assert b"19" in pair.b.log.got(LOSSY)
+    assert pair.a.log.kinds().count("up") == 1
+    pair.check()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_both_may_call_at_once(seed: int) -> None:
     pair = Pair(seed)

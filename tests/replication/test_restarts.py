@@ -190,6 +190,52 @@ def test_a_stalled_disk_costs_the_leader_its_leadership() -> None:
     run(0, 3, scenario)
 
 
+@pytest.mark.parametrize("cut_off", [True, False], ids=["without-the-leader", "with-the-leader"])
+@pytest.mark.parametrize("lives", [1, 2, 3])
+def test_a_disk_of_the_past_is_refused_for_good(lives: int, cut_off: bool) -> None:
+    """A copy of so many lives ago is put back: its boot counter falls short of what was heard, or is equal to it."""
+
+    async def scenario(group: Group) -> None:
+        await group.boot()
+        leader = await group.leader()
+        past = next(node for node in group.cluster.nodes if node != leader)
+        machine = group.cluster.node(past)
+
+        async def live_once() -> None:
+            group.cluster.restart(past)
+            await machine.ready()
+            await group.put("k", 1, leader)
+            await group.until(lambda: equal(group))
+
+        group.cluster.crash(past)
+        copy = machine.disk.backup()
+        for life in range(lives):
+            await live_once()
+            for number in range(20):
+                await group.put(f"k{number}", life + 1, leader)
+            await group.until(lambda: equal(group))
+            group.cluster.crash(past)
+        machine.disk.put_back(copy)
+        if cut_off:
+            group.cluster.network.partition([past], [leader])
+        for _ in range(4):
+            group.cluster.restart(past)
+            await machine.ready()
+            await group.until(lambda: group.peer(past) is not None and group.peer(past)._stage is Stage.REFUSED)
+            assert "Remove the member" in (await group.status(past)).why
+            await group.put("k", 1, await group.leader(among=[one for one in group.cluster.nodes if one != past]))
+            group.cluster.crash(past)
+        group.cluster.network.heal()
+        group.cluster.restart(past)
+        await machine.ready()
+        leader = await group.leader()
+        await group.ask(leader, "remove", past)
+        await group.ask(leader, "add_learner", past)
+        await group.until(lambda: equal(group))
+
+    run(lives, 3, scenario)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_lost_disk_is_refused_until_it_is_added_anew(seed: int) -> None:
     async def scenario(group: Group) -> None:

@@ -505,7 +505,7 @@ def test_a_redirected_frame_gets_nothing() -> None:
 
 def test_another_boot_and_an_envelope_after_its_time_are_refused() -> None:
     async def main(world: World) -> None:
-        assert "boot 9 came to boot 1" in await refused(world, boot=9)
+        assert "boot 9 came to boot 1" in await refused(world, NotReachable, boot=9)
         world.cluster.node(TWO).step_wall_clock(round((ENVELOPE_LIFE_S + 1) * 1e9))
         assert "after its time" in await refused(world)
 
