@@ -558,6 +558,9 @@ REPLICATION_ELECTION_TICKS = 14
 """A follower that hears nothing for so long to twice so long begins an election: 0.7 s to 1.4 s."""
 REPLICATION_HEARTBEAT_TICKS = 2
 
+REPLICATION_TELL_COMMIT_S = 0.005
+"""Idle members learn of a commit after so long, unless an append tells them first."""
+
 REPLICATION_APPEND_BYTES_MAX = 128 * 1024
 """Data of the entries in one message, which then fits the lossy lane. A larger entry takes the reliable one."""
 
@@ -1159,6 +1162,7 @@ _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
 _check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
+_check(REPLICATION_TELL_COMMIT_S * 4 < REPLICATION_TICK_S, "members are told before a heartbeat would")
 _check(WATCH_STREAM_BYTES_MIN * WATCH_STREAMS_MAX <= WATCH_HUB_BYTES_MAX, "what streams hold is bounded in all")
 _check(
     max(WATCH_FRAGMENT_BYTES, WATCH_ANSWER_BYTES, KV_REQUEST_BYTES_MAX * 2) + 4 * WATCHES_PER_STREAM_MAX + 4096

@@ -85,6 +85,12 @@ class Seat:
                 lost.append(message.to)
         return lost
 
+    def push(self) -> None:
+        """Has what was sent leave at once."""
+        distribution = distribution_of(self._system)
+        if distribution is not None:
+            distribution.flush_replicated()
+
     # -- hearing -----------------------------------------------------------------------------------------------
 
     def admit(self, peer: str, packet: Packet) -> bool:
