@@ -784,6 +784,10 @@ KV_CLIENT_SESSIONS_TRIED_MAX = 4
 KV_CLIENT_TIMEOUT_S = 10.0
 """How long a client tries, unless it is told."""
 
+KV_CLIENT_SILENCE_S = 1.5
+"""A client turns to another node when this one has answered nothing for so long, though it was asked; then for twice as
+long, and so on."""
+
 KV_CLIENT_SWEEP_S = 0.05
 """How often a client looks for commands whose time is over."""
 
@@ -998,6 +1002,10 @@ _check(
 _check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
 _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
+_check(
+    KV_CLIENT_SILENCE_S > 2 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS,
+    "when a client leaves a silent leader, another is elected",
+)
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
