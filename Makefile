@@ -14,7 +14,7 @@ DOCUMENTED := ./aspen $(addprefix aspen.,errors types limits traits trust wire a
 	$(addprefix aspen.otp.,actor starting supervisor dynamic parent partition application state_machine states task \
 	event_manager registry tree) supervisors
 
-.PHONY: help demo test pythons check format bench soak docs clean
+.PHONY: help demo test test-processes test-worlds pythons check format bench soak docs clean
 
 help:
 	@echo "make demo    index the standard library on three nodes, with crashing workers and one node killed"
@@ -35,8 +35,17 @@ demo: $(STAMP)
 	@echo "The logs of the nodes, with a report of each crash, go to demo-logs/"
 	@$(BIN)/aspen up --nodes 3 examples.indexer:Indexer --name demo --log-dir demo-logs -- --chaos
 
+# Two halves at a time, on two cores: what runs processes, sockets and disks, and what runs in a virtual world.
+PROCESSES := $(addprefix tests/,cli distributed examples io torture typing docs)
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-processes test-worlds
+
+test-processes: $(STAMP)
+	$(BIN)/python -m pytest $(PROCESSES)
+
+test-worlds: $(STAMP)
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PROCESSES))
 
 pythons:
 	@test -n "$(strip $(PYTHONS))" || { echo "no other Python found; name them: make pythons PYTHONS=/path/to/python3.12"; exit 1; }

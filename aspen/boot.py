@@ -154,7 +154,9 @@ def _run_on(
             advertised=lambda bound: _control_address(config, bound),
         )
         node.on_bound.append(
-            lambda address: seat.announce(identity.node_id, address=local(address), advertised=node.address)
+            lambda address: seat.announce(
+                identity.node_id, address=local(address), cluster=config.cluster, advertised=node.address
+            )
         )
         node.on_event.append(lambda event: on_event(_event(event, node)))
         watchdog = Watchdog(node.system.scheduler, _on_stall, lambda: 0)

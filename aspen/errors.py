@@ -239,6 +239,22 @@ class LeaseNotFound(KvError):
     """There is no such lease, or no longer. Nothing was changed."""
 
 
+class LeaseExists(KvError):
+    """There is a lease of that id. Nothing was changed: choose another id, or let the store choose."""
+
+
+class LeaseLost(AspenError):
+    """It is not certain any more that a lease has not ended: give up what it protects."""
+
+
+class ClaimLost(AspenError):
+    """The time for an item of a queue was over: it is delivered again. What was done with it may be done twice."""
+
+
+class LeasesFull(KvError):
+    """There are as many leases as there may be. Nothing was changed: try again when some have ended."""
+
+
 class NoSpace(KvError):
     """The keyspace has reached its quota. Nothing was changed: delete and compact, or raise the quota."""
 
@@ -273,3 +289,11 @@ class Unsupported(KvError):
 
 class ClusterVersionTooNew(StorageError):
     """The cluster has moved to a version that this program does not know. Upgrade this node; it must not go on."""
+
+
+class DirectoryExists(AspenError):
+    """There is a directory of that path. Open it, or choose another."""
+
+
+class DirectoryNotFound(AspenError):
+    """There is no directory of that path. Create it, or look at what there is with `list`."""

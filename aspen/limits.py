@@ -845,6 +845,9 @@ KV_COMPACT_SAMPLES_MAX = 16
 KV_TICK_S = 0.5
 """How often a member sees what is due: compaction, scrub, sessions, alarms."""
 
+KV_VERSIONS_S = 2.0
+"""How long a leader waits for all members to tell which versions they know."""
+
 KV_SCRUB_S = 3_600.0
 """How often the leader has the members compare what they hold, unless the configuration says otherwise."""
 
@@ -884,6 +887,39 @@ LEASE_DRIFT = 0.01
 LEASE_CHECKPOINT_EVERY_S = 300.0
 """What is left of a lease with a longer TTL is written to the log so often; etcd's interval."""
 
+LEASE_TTL_MIN_S = 2
+"""A lease lives at least so long: one and a half election timeouts, rounded up, so that it survives an election."""
+
+LEASE_TTL_MAX_S = 9_000_000_000
+"""A lease lives at most so long; etcd's bound."""
+
+LEASES_MAX = 1_000_000
+"""Leases of a store."""
+
+LEASE_KEEP_MAX = 8_192
+"""Leases that one keep-alive names."""
+
+LEASE_LIST_MAX = 65_536
+"""Ids in one page of the list of leases."""
+
+LEASE_ASKED_MAX = 4_096
+"""Requests about leases that wait at the leader."""
+
+LEASE_TICK_S = 0.25
+"""How often the leader looks at its leases."""
+
+LEASE_BEATS = 3
+"""A client keeps a lease alive so often within its TTL."""
+
+LEASE_REVOKE_S = 2.0
+"""How long a client that leaves tries to revoke its lease, which ends by itself if that fails."""
+
+LEASE_READY_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long a client waits, each time, for a cluster that has just begun to come to the version that has leases."""
+
+LEASE_LOOKED_AT_MAX = 2_000
+"""Leases that the leader looks at, or takes over, in one step: others of its loop come between two."""
+
 LEASE_DUE_MAX = 1000
 """Leases that one tick ends, and writes checkpoints of."""
 
@@ -908,8 +944,112 @@ WATCH_EVENT_OVERHEAD_BYTES = 64
 WATCH_FRAGMENT_BYTES = 1 << 20
 """A revision with more is cut for watches that asked for it."""
 
-WATCH_CATCH_UP_WATCHES = 256
-"""How many watches that are behind share one page of the history."""
+WATCH_STREAM_BYTES_MIN = 64 * 1024
+"""The same while all connections of a member together hold WATCH_HUB_BYTES_MAX."""
+
+WATCH_HUB_BYTES_MAX = 256 * 1024 * 1024
+
+WATCH_CATCH_UP_WATCHES = 4_096
+WATCH_CATCH_UP_RANGES = 64
+"""How many watches that are behind share one page of the history, and how many different ranges of theirs: a step
+looks each event up among keys, and holds it against each range."""
+
+WATCH_PAGE_EVENTS = 512
+"""Events of a page of the history, unless one revision has more: the longest that a step keeps others waiting."""
+
+WATCH_MARK_EXCEPTIONS_MAX = 64
+"""Watches that a progress mark of a whole connection leaves out; when more are behind there is none."""
+
+WATCH_STREAMS_MAX = 4_096
+"""Connections of one member that watch."""
+
+WATCHES_MAX = 200_000
+"""Watches of one member."""
+
+WATCH_ANSWER_BYTES = 256 * 1024
+"""Of an answer to a client that watches, unless one delivery is larger."""
+
+WATCH_PULLS = 2
+"""Pulls that a client has at the member: while one answer travels the next is made."""
+
+WATCH_PULLS_MAX = 8
+"""The most that a member takes."""
+
+WATCH_PULL_S = 3.0
+"""A pull is answered after so many seconds, with a progress mark if there is nothing else."""
+
+WATCH_SILENCE_S = 12.0
+"""A client whose pulls are not answered for so long goes elsewhere."""
+
+WATCH_STALLED_S = 15.0
+"""Watches of a connection that had no room for so long are cancelled, each with the revision to resume from."""
+
+WATCH_IDLE_S = 30.0
+"""A connection that did not pull for so long is gone."""
+
+WATCH_NO_LEADER_S = 3.0
+"""Watches that ask for a leader end when the member has known none for so long."""
+
+WATCH_TICK_S = 0.5
+"""How often a member looks for what has come due."""
+
+WATCH_ASK_ITEMS_MAX = 4_096
+WATCH_ASK_BYTES_MAX = 512 * 1024
+"""Of what a client asks for at once: to begin, to end. More follows."""
+
+WATCH_CLIENT_BYTES_MAX = 1024 * 1024
+WATCH_CLIENT_REVISIONS_MAX = 4_096
+"""What waits in a client for one watch that nobody reads. With more it is taken back from the member, and resumed from
+where it was when all has been read."""
+
+WATCH_CREATED_S = 10.0
+"""How long a client tries to begin a watch, unless it is told."""
+
+
+# -- recipes over the store -------------------------------------------------------------------
+
+RECIPE_NAME_BYTES_MAX = 1_024
+"""The name of a lock, queue, service or other recipe."""
+
+RECIPE_TTL_S = 10
+"""A lock, permit, office or registration of one that died is free after so long, unless it is told otherwise."""
+
+RECIPE_WAIT_S = 60.0
+"""How long one waits for a lock, a permit, an office or others at a barrier, unless it is told otherwise."""
+
+LOCK_COMMAND_GRACE_S = 2.0
+"""A command whose lock is lost has so long to end by itself."""
+
+SEMAPHORE_PERMITS_MAX = 10_000
+BARRIER_PARTIES_MAX = 1_000
+
+QUEUE_VISIBILITY_S = 30
+"""An item that is not acknowledged for so long is delivered again, unless the queue is told otherwise."""
+
+QUEUE_TRIES_MAX = 5
+"""An item that was delivered so often in vain is put aside, unless the queue is told otherwise."""
+
+QUEUE_PUSH_MAX = 100
+QUEUE_TAKE_MAX = 32
+"""Items that are put in, and taken, at once."""
+
+QUEUE_PAGE_ITEMS = 64
+"""Items that are looked through at once."""
+
+QUEUE_SPREAD_MAX = 7
+"""One that was too slow for an item takes one of so many times more."""
+
+RATE_TAKES_MAX = 1_000
+"""How often one who waits for tokens comes again for them."""
+
+REGISTRY_CHECK_S = 5.0
+"""How often an instance of a service is asked how it is, unless the registry is told otherwise."""
+
+ALLOCATOR_DRAWS_MAX = 1_000
+"""How often an allocator draws before it gives up: half of what it draws from is free."""
+
+DIRECTORY_DEPTH_MAX = 32
+"""Elements of the path of a directory."""
 
 
 def _check(condition: bool, relation: str) -> None:
@@ -986,9 +1126,6 @@ _check(KV_SNAPSHOT_CHUNK_BYTES * 2 < FRAME_BYTES_MAX, "a chunk fits a frame")
 _check(0 < KV_QUOTA_CLEARED < 1, "an alarm does not flap")
 _check(PG_CHANGES_SENT_MAX <= PG_CHANGES_KEPT <= PG_ENTRIES_MAX, "changes are sent from those kept")
 _check(PG_TABLE_ENTRIES_SENT_MAX * 4 * (PG_NAME_CHARS_MAX + 50) < FRAME_BYTES_MAX, "a page of a table fits a frame")
-_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
-
-
 _check(KV_REQUEST_BYTES_MAX < KV_EXCHANGE_BYTES_MAX < KV_ANSWER_BYTES_MAX < FRAME_BYTES_MAX, "an exchange fits a frame")
 _check(KV_PART_BYTES_MAX * 2 <= CONTROL_REQUEST_BYTES_MAX, "a part fits a frame of the control port, relayed too")
 _check(KV_PARTS_MAX * 4 <= CONTROL_FRAMES_WAITING_MAX * 3, "the port has room for the parts of a client, and more")
@@ -1006,8 +1143,22 @@ _check(
     KV_CLIENT_SILENCE_S > 2 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS,
     "when a client leaves a silent leader, another is elected",
 )
+_check(RECIPE_TTL_S > LEASE_TTL_MIN_S and QUEUE_VISIBILITY_S > LEASE_TTL_MIN_S, "what is asked for is granted")
+_check(QUEUE_PUSH_MAX <= KV_TXN_OPERATIONS_MAX, "what is put in at once fits a transaction")
+_check(QUEUE_TAKE_MAX * 2 <= KV_TXN_OPERATIONS_MAX, "two conditions and two operations for each item that is taken")
+_check(RECIPE_NAME_BYTES_MAX * 2 + 1_024 < KV_KEY_BYTES_MAX, "a name, however it is escaped, fits a key")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")
+_check(
+    LEASE_TTL_MIN_S - 1 < 1.5 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS <= LEASE_TTL_MIN_S,
+    "a lease survives an election",
+)
+_check(LEASE_TICK_S * 2 < LEASE_TICK_GAP_S, "a tick that is late is no gap")
+_check(LEASE_LIST_MAX * 8 < KV_ANSWER_BYTES_MAX, "a page of leases fits an answer")
+_check(LEASE_KEEP_MAX * 8 < KV_REQUEST_BYTES_MAX, "a keep-alive is a request")
+_check(LEASE_TICK_GAP_S < LEASE_PROPOSE_AGAIN_S, "a lease is not proposed twice within a tick")
+
+
 _check(STORAGE_READERS_SPARE < STORAGE_READERS_MAX, "those kept leave room for others")
 _check(JOURNAL_SEGMENT_BYTES <= JOURNAL_BATCH_BYTES_MAX < JOURNAL_LOG_BYTES_MAX // 4, "a batch fits an empty log")
 _check(JOURNAL_MEMBERS_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES, "what every segment begins with leaves room for entries")
@@ -1016,6 +1167,16 @@ _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
 _check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
+_check(WATCH_STREAM_BYTES_MIN * WATCH_STREAMS_MAX <= WATCH_HUB_BYTES_MAX, "what streams hold is bounded in all")
+_check(
+    max(WATCH_FRAGMENT_BYTES, WATCH_ANSWER_BYTES, KV_REQUEST_BYTES_MAX * 2) + 4 * WATCHES_PER_STREAM_MAX + 4096
+    < FRAME_BYTES_MAX,
+    "the largest delivery fits a frame",
+)
+_check(WATCH_PULL_S * 3 < KV_EXCHANGE_S, "a pull is answered before its exchange ends")
+_check(WATCH_PULL_S * 3 < WATCH_SILENCE_S < WATCH_STALLED_S < WATCH_IDLE_S, "a client that lives is not taken for gone")
+_check(WATCH_PULLS <= WATCH_PULLS_MAX <= KV_LANE_EXCHANGES_MAX * 2, "pulls leave room for other exchanges")
+_check(WATCH_ASK_BYTES_MAX + KV_KEY_BYTES_MAX * 2 + 64 < KV_EXCHANGE_BYTES_MAX, "what is asked for fits an exchange")
 _check(REPLICATION_HEARTBEAT_TICKS * 4 < REPLICATION_ELECTION_TICKS, "a lost heartbeat is no lost leader")
 _check(
     REPLICATION_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_CHUNK_BYTES_MAX,

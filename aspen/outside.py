@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeVar
 from aspen import wire
 from aspen.errors import AspenError, BadFrame, NotReachable, UsageError
 from aspen.io import RealRandom
+from aspen.io.clock import RealClock
 from aspen.io.keys import config_dir as default_directory
 from aspen.io.loop_thread import LoopThread
 from aspen.io.nodes import NodeRecord, nodes
@@ -28,7 +29,9 @@ from aspen.kv.txn import TxnBuilder
 from aspen.kv.types import (
     CompactResult,
     DeleteResult,
+    GrantResult,
     KeyValue,
+    LeaseStatus,
     PutResult,
     RangeResult,
     TxnRequest,
@@ -261,6 +264,8 @@ async def open_outside(where: str, config_dir: str | PathLike[str] | None, timeo
         RealRandom().rng("kv.client").random,
         timeout=timeout,
         exactly_once=exactly_once,
+        boot_ns=RealClock.boot_ns,
+        wall_ns=RealClock.wall_ns,
     )
     try:
         await kv.connect(timeout)
@@ -377,6 +382,26 @@ class SyncKv:
     def compact(self, revision: int, *, timeout: float | None = None) -> CompactResult:
         """See `Kv.compact`."""
         return self._thread.run(self._kv.compact(revision, timeout=timeout))
+
+    def grant(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> GrantResult:
+        """See `Kv.grant`."""
+        return self._thread.run(self._kv.grant(ttl, id=id, timeout=timeout))
+
+    def revoke(self, id: int, *, timeout: float | None = None) -> DeleteResult:
+        """See `Kv.revoke`."""
+        return self._thread.run(self._kv.revoke(id, timeout=timeout))
+
+    def keep_alive(self, id: int, *, timeout: float | None = None) -> int:
+        """See `Kv.keep_alive`."""
+        return self._thread.run(self._kv.keep_alive(id, timeout=timeout))
+
+    def time_to_live(self, id: int, *, keys: bool = False, timeout: float | None = None) -> LeaseStatus:
+        """See `Kv.time_to_live`."""
+        return self._thread.run(self._kv.time_to_live(id, keys=keys, timeout=timeout))
+
+    def leases(self, *, timeout: float | None = None) -> list[int]:
+        """See `Kv.leases`."""
+        return self._thread.run(self._kv.leases(timeout=timeout))
 
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """See `Kv.status`."""

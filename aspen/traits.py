@@ -31,6 +31,10 @@ class Clock(Protocol):
         """Never goes backwards; its zero means nothing."""
         ...
 
+    def boot_ns(self) -> int:
+        """As `mono_ns`, with a zero of its own, and it counts the time in which the machine was suspended, too."""
+        ...
+
     def wall_ns(self) -> int:
         """Since the Unix epoch, UTC; may jump."""
         ...

@@ -46,6 +46,10 @@ KEYS = {
     "get_linearizable_100_p99_ms": "linearizable get p99 ms, 100",
     "get_serializable_100_per_s": "serializable gets/s, 100",
     "range_100_per_s": "ranges of 100 keys/s, 100",
+    "watch_1_connections_events_per_s": "watch events/s, 1,000 on 1",
+    "watch_1_connections_p99_ms": "watch p99 ms, 1,000 on 1",
+    "watch_100_connections_events_per_s": "watch events/s, 1,000 on 100",
+    "watch_100_connections_p99_ms": "watch p99 ms, 1,000 on 100",
     "failover_s": "failover s",
 }
 """What the table shows, with 1 to 1,000 clients; the JSON has whatever a peer tells."""
@@ -62,6 +66,8 @@ FLOORS_AND_TARGETS = {
     "put_1000_per_s": (0.6, 1.0),
     "get_linearizable_100_per_s": (0.8, 1.5),
     "get_serializable_100_per_s": (0.8, 1.5),
+    "watch_1_connections_events_per_s": (0.8, 2.0),
+    "watch_100_connections_events_per_s": (0.8, 2.0),
 }
 """Of Aspen's figure by that of etcd with as many members."""
 
@@ -76,6 +82,8 @@ WORK = {
 }
 """What the load tool is asked for: the work and the number of clients."""
 
+WATCHES = 1_000
+WATCH_CONNS = (1, 100)
 GAP_RUN_S = 6.0
 KILL_AFTER_S = 1.5
 
@@ -129,6 +137,10 @@ def etcd_figures(tool: Path, members: int, seconds: float, kills: int, conns: in
         for prefix, (work, clients) in WORK.items():
             result = load(tool, leader if work == "put" else everyone, work, clients, seconds, conns)
             figures |= {f"{prefix}_{field}": result[field] for field in ("per_s", "p50_ms", "p99_ms")}
+        for shared in WATCH_CONNS:
+            result = load(tool, everyone, "watch", WATCHES, seconds, shared)
+            figures[f"watch_{shared}_connections_events_per_s"] = result["per_s"]
+            figures |= {f"watch_{shared}_connections_{field}": result[field] for field in ("p50_ms", "p99_ms")}
         if members >= 3 and kills:
             figures["failover_s"] = statistics.median(failover(tool, cluster) for _ in range(kills))
     return figures
@@ -155,11 +167,12 @@ def failover(tool: Path, cluster: EtcdCluster) -> float:
 
 
 def aspen_figures(members: int, words: list[str]) -> Figures:
-    """`aspen bench kv` of the checkout that this file is in."""
+    """`aspen bench kv` and `aspen bench watch` of the checkout that this file is in."""
     path = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "aspen", "bench", "kv", "--members", str(members), "--json", *words]
     environment = {**os.environ, "PYTHONPATH": path}
-    return _json(command, environment)
+    watching = [sys.executable, "-m", "aspen", "bench", "watch", "--members", str(members), "--json"]
+    return _json(command, environment) | _json(watching, environment)
 
 
 def lmdb_figures(seconds: float) -> Figures:

@@ -17,6 +17,7 @@ from typing import Any
 
 from aspen.campaign import investigate, sweep
 from aspen.sim import SimTest
+from tests.kv import campaign
 from tests.sim.programs import consensus, register, trees
 
 SEEDS = 1_000
@@ -26,6 +27,7 @@ PROGRAMS: list[tuple[SimTest, tuple[str, ...]]] = [
     (consensus.consensus, consensus.BUGS),
     (register.register, register.BUGS),
     (trees.trees, trees.BUGS),
+    (campaign.store_lite, campaign.BUGS),
 ]
 
 
@@ -40,7 +42,7 @@ def measure(test: SimTest, bug: str) -> dict[str, Any]:
         return {**row, "found": False}
     failed = found.failures[0]
     began = time.monotonic()
-    failure, shrunk = investigate(planted, failed, Path("/tmp/planted") / f"{bug}.json", runs_max=250)
+    failure, shrunk = investigate(planted, failed, Path("/tmp/planted") / f"{bug}.json", runs_max=RUNS)
     assert shrunk is not None
     plan = failure.plan
     return {

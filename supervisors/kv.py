@@ -3,7 +3,9 @@
 /kv               rest_for_one
   peer            RaftPeer: consensus, the log on disk, the other members
   machine         KvStateMachine: the state, those who wait for it, its database
-  handover        the first to stop: hands the leadership on while all still work
+  leases          LeaseActor: the leader's clock over leases
+  handover        hands the leadership on when it is stopped, while the others still work
+  watches         WatchActor: tells those who watch what the machine has applied
 
 `Kv` is a plain application: a node runs it beside others, or alone, as its configuration says.
 """
@@ -14,8 +16,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from aspen.errors import AspenError
-from aspen.kv.options import NAME, PEER, StoreOptions
+from aspen.kv.lease_actor import LeaseActor
+from aspen.kv.options import LEASES, NAME, PEER, WATCHES, StoreOptions
 from aspen.kv.state_machine import KvStateMachine
+from aspen.kv.watch_actor import WatchActor
 from aspen.limits import KV_MACHINE_STOP_S, KV_QUOTA_BYTES, KV_SCRUB_S, REPLICATION_TRANSFER_S, SHUTDOWN_S
 from aspen.node import storage_failed
 from aspen.otp import Actor, Application, Child, Supervisor, child, whereis
@@ -50,8 +54,14 @@ class KvSupervisor(Supervisor):
         # Permanent. Its time to stop is for writing what is applied to the disk; what it does not get to write is in
         # the log, and is applied again.
         yield child(KvStateMachine, options, peer).opts(id="machine", name=NAME, shutdown=KV_MACHINE_STOP_S)
-        # Does nothing until it is stopped, which it is first.
+        # Permanent. It starts anew, with what comes after it: then every lease lives a little longer.
+        yield child(LeaseActor, options, peer, whereis(KvStateMachine, NAME)).opts(id="leases", name=LEASES)
+        # Does nothing until it is stopped, which it is before those that it needs.
         yield child(Handover, peer).opts(id="handover", shutdown=REPLICATION_TRANSFER_S + 1.0)
+        # Beside the machine and not part of it: a watch that fails is not to take the member with it, and the work for
+        # thousands of watchers has turns of its own. It looks at the machine through a window, so it starts after that
+        # and ends with it; last, so that nothing else ends when it fails. Permanent: clients come back to it.
+        yield child(WatchActor, options).opts(id="watches", name=WATCHES, shutdown=SHUTDOWN_S)
 
 
 class Handover(Actor):

@@ -30,7 +30,7 @@ SECONDS_DEFAULT: Final = 3.0
 START_TIMEOUT_S: Final = 60.0
 FAILOVERS: Final = 3
 RANGE_KEYS: Final = 100
-_NAME: Final = "bench"
+NAME: Final = "bench"
 
 KEYS: Final = (
     "put_1_per_s",
@@ -89,8 +89,8 @@ async def _measure(members: int, only: str | None, seconds: float, where: str | 
         finally:
             await kv.close()
     with temporary_folder("aspen-bench-kv-") as folder:
-        async with _cluster(folder, members):
-            kv = await connect(_NAME, config_dir=folder, timeout=30.0)
+        async with cluster(folder, members):
+            kv = await connect(NAME, config_dir=folder, timeout=30.0)
             try:
                 found = await _figures(kv, wanted, seconds)
                 if "failover_s" in wanted and members > 1:
@@ -101,17 +101,17 @@ async def _measure(members: int, only: str | None, seconds: float, where: str | 
 
 
 @asynccontextmanager
-async def _cluster(folder: Path, members: int) -> AsyncIterator[None]:
+async def cluster(folder: Path, members: int) -> AsyncIterator[None]:
     """`aspen up`, until the context is left."""
     command = [
         *(sys.executable, "-m", "aspen", "--config-dir", str(folder), "up", "aspen.bench.kv:Idle"),
-        *("--nodes", str(members), "--name", _NAME, "--log-level", "warning", "--log-dir", str(folder / "logs")),
+        *("--nodes", str(members), "--name", NAME, "--log-level", "warning", "--log-dir", str(folder / "logs")),
     ]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = Detached.start(command, environ, folder / "up.log")
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
-            while not all(find_node(folder, f"{_NAME}-{n}") for n in range(1, members + 1)):
+            while not all(find_node(folder, f"{NAME}-{n}") for n in range(1, members + 1)):
                 if process.exit_code is not None:
                     raise NotReachable(f"the cluster did not start: {process.last_words()}")
                 await asyncio.sleep(0.1)

@@ -10,19 +10,24 @@
     ticket    aspen ticket, aspen node join
     bench     aspen bench
     kv        aspen kv
+    lease     aspen lease
+    kv_watch  aspen kv watch
     member    aspen member
+    coordinate  aspen lock, aspen elect
     sim       aspen sim
     show      how results look
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not allowed.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not allowed,
+6 a lock or the lead was lost.
 """
 
 from __future__ import annotations
 
-from aspen.cli import attach, bench, keys, kv, member, node, operate, run, sim, ticket, up
+from aspen.cli import attach, bench, coordinate, keys, kv, kv_watch, lease, member, node, operate, run, sim, ticket, up
 from aspen.cli.app import aspen, main
 
-for _module in (attach, bench, keys, kv, member, node, operate, run, sim, ticket, up):
+for _module in (attach, bench, coordinate, keys, kv, lease, member, node, operate, run, sim, ticket, up):
     _module.add_to(aspen)
+kv_watch.add_to(kv.kv)
 
 __all__ = ["main"]

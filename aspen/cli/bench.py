@@ -8,6 +8,7 @@ from rich.table import Table
 from aspen.bench import actors, links
 from aspen.bench import kv as store
 from aspen.bench import sim as simulation
+from aspen.bench import watch as watches
 from aspen.cli.app import console, json_option, print_json
 
 
@@ -52,6 +53,27 @@ def bench_links(only: str | None, rounds: int, as_json: bool) -> None:
 def bench_kv(members: int, only: str | None, seconds: float, where: str | None, as_json: bool) -> None:
     """The replicated store: puts, gets, ranges, failover; one client process, the members in processes of their own."""
     _show(store.measure(members, only, seconds, where), as_json=as_json)
+
+
+@bench.command("watch")
+@click.option("--members", type=click.IntRange(1, 7), default=3, show_default=True)
+@click.option("--connections", type=click.IntRange(1, 1_000), help="Over so many.  [default: 1, and 100]")
+@click.option("--watches", "watches_", type=click.IntRange(1, 20_000), default=watches.WATCHES, show_default=True)
+@click.option("--window", type=click.IntRange(1), default=watches.WINDOW, show_default=True, help="Puts under way.")
+@click.option("--seconds", type=click.FloatRange(0.2), default=watches.SECONDS_DEFAULT, show_default=True, help="Each.")
+@click.option("--connect", "where", metavar="NODE", help="A cluster that runs already.  [default: one started here]")
+@json_option
+def bench_watch(
+    members: int,
+    connections: int | None,
+    watches_: int,
+    window: int,
+    seconds: float,
+    where: str | None,
+    as_json: bool,
+) -> None:
+    """Watches of the store: one writer, 1,000 watchers, on one connection and on 100; events a second and delays."""
+    _show(watches.measure(members, connections, seconds, where, watches_, window), as_json=as_json)
 
 
 def _show(results: dict[str, float], *, as_json: bool) -> None:

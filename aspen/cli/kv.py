@@ -184,6 +184,7 @@ def _print_kv(item: KeyValue, as_hex: bool) -> None:
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="The value is what FILE holds.")
+@click.option("--lease", metavar="ID", type=int, default=0, help="The key goes when this lease ends.")
 @click.option("--prev", is_flag=True, help="Print what was there before.")
 @hex_option
 @node_option
@@ -195,6 +196,7 @@ async def put(
     key: str,
     value: str | None,
     file: Path | None,
+    lease: int,
     prev: bool,
     as_hex: bool,
     where: str,
@@ -211,7 +213,7 @@ async def put(
     else:
         data = sys.stdin.buffer.read(KV_REQUEST_BYTES_MAX + 1)
     async with store(settings, where, timeout) as client:
-        done = await client.put(to_bytes(key, as_hex, "KEY"), data, prev_kv=prev)
+        done = await client.put(to_bytes(key, as_hex, "KEY"), data, lease=lease, prev_kv=prev)
     before = done.prev_kv
     if as_json:
         print_json({"revision": done.revision, "prev_kv": kv_as_json(before) if before is not None else None})

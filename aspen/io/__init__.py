@@ -10,6 +10,7 @@ terminal    Ctrl-C and the history file of a command at a terminal
 nodes       the nodes that run on this machine
 files       text files, read whole and bounded
 process     what the operating system says of this process
+commands    a command that is run on somebody's behalf
 signals     those that ask the process to end
 logs        where the log goes
 zmq_peers   frames between nodes

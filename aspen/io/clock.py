@@ -5,8 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from aspen.traits import RandomStream
+
+_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", 0)
+"""Of Linux; elsewhere there is none."""
 
 
 class RealClock:
@@ -14,6 +19,8 @@ class RealClock:
 
     __slots__ = ()
     mono_ns: Callable[[], int] = staticmethod(time.monotonic_ns)
+    boot_ns: Callable[[], int] = staticmethod(partial(time.clock_gettime_ns, _BOOT) if _BOOT else time.monotonic_ns)
+    """Where the system has no such clock, the monotonic one, which there counts suspension."""
     wall_ns: Callable[[], int] = staticmethod(time.time_ns)
 
 

@@ -1,22 +1,28 @@
 """The key-value store: etcd's semantics, replicated, exactly once.
 
     types           requests, results, error codes
-    codec           commands and results as bytes
+    codec           commands and results as bytes; `lease_codec` those about leases; `failures` what errors say
     machine         `Machine`: applies log entries; reads
       keyspace      one keyspace: its revision, its keys with all their versions
       transactions  checks, comparisons and operations of a transaction
       ranges        reads of ranges with every option
       sessions      results kept, so that a retry is no second execution
+      leases        leases, and the keys attached to them
       compaction    what is old, taken out in bounded steps
       integrity     hashes of contents, offline verification
       snapshot      the whole state in checksummed chunks, and back
       layout        keys and rows as the storage has them
       write_behind  changes visible at once, on disk in batches
       events        what happened, revision by revision
+    lessor          the leader's clock over leases, sans-IO
+    watching        `WatchHub`: who is told of which change; `watch_streams`, `intervals`; `watch_wire` as bytes
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
     interactive     `Transaction`: reads, thinks and writes, and is tried again; `mutations`, `spans`, `tuples`
+    subspace        keys below a prefix; `directory`: paths for short prefixes, which `allocator` gives out
+    recipes         locks, elections, queues and the like, over the client
+    holding         `Lease`: as its holder has it, kept alive
     connecting      `connect`: from actors (`inside`), from other programs (`aspen.outside`)
     door            what clients and members say to each other
     gate            a node's way to the store, and who may do what
@@ -26,7 +32,11 @@
       keeping       the storage, opened and written behind
       snapshots     views of the state, and a state that comes
       chores        what a leader sees to now and then
+      leasing       its side of the clock over leases, which `lease_actor` keeps
+      upgrading     the version that all members know
       admin         operations for people and tools
+    watch_actor     `WatchActor`: serves watches beside a member, whose state it sees through a `window`
+    watch           `Watch`: what a program reads; `watch_client` resumes all watches of a client
 
 The state machine is deterministic and has no clock, no actors, no I/O but the `Storage` trait: the modules before
 `client` import nothing of actors.
@@ -34,6 +44,7 @@ The state machine is deterministic and has no clock, no actors, no I/O but the `
 
 from aspen.kv.client import Consistency, Kv
 from aspen.kv.connecting import connect, connect_sync
+from aspen.kv.holding import Lease
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.txn import (
     TxnBuilder,
@@ -54,7 +65,10 @@ from aspen.kv.types import (
     CompactResult,
     Compare,
     DeleteResult,
+    Event,
+    GrantResult,
     KeyValue,
+    LeaseStatus,
     PutResult,
     RangeResult,
     SortOrder,
@@ -62,6 +76,7 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
+from aspen.kv.watch import Watch
 
 __all__ = [
     "FROM_KEY",
@@ -69,8 +84,12 @@ __all__ = [
     "Compare",
     "Consistency",
     "DeleteResult",
+    "Event",
+    "GrantResult",
     "KeyValue",
     "Kv",
+    "Lease",
+    "LeaseStatus",
     "PutResult",
     "RangeResult",
     "SortOrder",
@@ -79,6 +98,7 @@ __all__ = [
     "TxnBuilder",
     "TxnRequest",
     "TxnResult",
+    "Watch",
     "connect",
     "connect_sync",
     "create_revision",

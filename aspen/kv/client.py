@@ -23,16 +23,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from aspen import wire
-from aspen.errors import AspenError, CallTimeout, Overloaded, SessionWindow, UsageError
+from aspen.errors import AspenError, CallTimeout, NotReachable, Overloaded, SessionWindow, Unsupported, UsageError
 from aspen.kv.codec import decode_result, encode_command, encode_put
 from aspen.kv.courier import Courier, Finder, SessionOver
-from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
+from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
+from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
 from aspen.kv.prefixes import end_of_prefix
+from aspen.kv.recipes.surface import Recipes
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
 from aspen.kv.types import (
@@ -41,7 +44,16 @@ from aspen.kv.types import (
     CompactResult,
     DeleteRequest,
     DeleteResult,
+    GrantResult,
+    KeepResult,
     KeyValue,
+    LeaseGrant,
+    LeaseKeep,
+    LeaseList,
+    LeaseQuery,
+    LeaseRevoke,
+    LeasesResult,
+    LeaseStatus,
     PutRequest,
     PutResult,
     RangeRequest,
@@ -55,7 +67,16 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
-from aspen.limits import KV_CLIENT_SESSIONS_TRIED_MAX, KV_CLIENT_TIMEOUT_S, KV_PAGE_KEYS, KV_TRANSACTION_TRIES_MAX
+from aspen.kv.watch import Watch
+from aspen.kv.watch_client import WatchClient
+from aspen.kv.watching import Options
+from aspen.limits import (
+    KV_CLIENT_SESSIONS_TRIED_MAX,
+    KV_CLIENT_TIMEOUT_S,
+    KV_PAGE_KEYS,
+    KV_TRANSACTION_TRIES_MAX,
+    LEASE_READY_PAUSES_S,
+)
 
 Consistency: TypeAlias = Literal["linearizable", "serializable"]
 R = TypeVar("R")
@@ -63,7 +84,7 @@ R = TypeVar("R")
 _LANES = {"linearizable": READ, "serializable": SERIALIZABLE}
 
 
-class Kv:
+class Kv(Recipes):
     """See the module. Made by `aspen.kv.connect`."""
 
     def __init__(
@@ -74,14 +95,20 @@ class Kv:
         *,
         timeout: float = KV_CLIENT_TIMEOUT_S,
         exactly_once: bool = True,
+        boot_ns: Callable[[], int] | None = None,
+        wall_ns: Callable[[], int] | None = None,
     ) -> None:
-        """`draw` gives random numbers in [0, 1), for pauses."""
+        """`draw` gives random numbers in [0, 1), for pauses; `boot_ns` is a clock that counts suspension, `wall_ns` one
+        that says the time of day."""
         self._loop = loop
+        self.wall_ns = wall_ns or (lambda: round(loop.time() * 1e9))
         self.draw = draw
         """Random numbers in [0, 1), for pauses."""
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
+        self._keeping = KeepingAlive(self._keep_alive, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
+        self._watches = WatchClient(self._courier, loop)
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +213,51 @@ class Kv:
         """Reads a range as a request says it. Raises as `range`."""
         return await self._read(request, consistency, timeout)
 
+    # -- watches ---------------------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        key: bytes = b"",
+        end: bytes = b"",
+        *,
+        prefix: bytes | None = None,
+        start: int = 0,
+        prev_kv: bool = False,
+        no_put: bool = False,
+        no_delete: bool = False,
+        progress: bool = False,
+        fragment: bool = False,
+        require_leader: bool = True,
+        timeout: float | None = None,
+    ) -> Watch:
+        """What happens to a range as `range` names it, from now on or from revision `start` on: see
+        `aspen.kv.watch`. Enter it with `async with`.
+
+        `start` 0 is after `watch.revision` as it is when the block is entered, which is what the member that is
+        watched had applied: read the state at that revision, or give `start`, to miss nothing. `prev_kv` has events say
+        what they replaced; `no_put` and `no_delete` leave such events out; `progress` has `revisions()` say now and
+        then how far it is; `fragment` has large revisions come in parts. Without `require_leader` a member that has
+        lost the others goes on being watched, though nothing happens there. `timeout` is for entering.
+
+        Raises:
+            UsageError: the range is empty, or start is negative.
+        """
+        first, stop = _span(key, end, prefix)
+        if start < 0:
+            raise UsageError(f"watch(start={start}): revisions begin at 1; 0 is from now on")
+        if stop and stop != FROM_KEY and stop <= first:
+            raise UsageError("the range of the watch is empty: its end is not after its key")
+        return Watch(
+            self._watches,
+            first,
+            stop,
+            start,
+            Options(no_put, no_delete, prev_kv, fragment),
+            progress=progress,
+            require_leader=require_leader,
+            timeout_s=timeout,
+        )
+
     # -- writes ----------------------------------------------------------------------------------------------------
 
     async def put(
@@ -266,6 +338,64 @@ class Kv:
         """
         return Transactions(self, tries)
 
+    # -- leases ----------------------------------------------------------------------------------------------------
+
+    async def lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> Lease:
+        """Grants a lease that this client keeps alive until it is closed: use it with `async with`, which revokes it
+        at the end. `ttl` is in seconds; the store may raise it. Raises as `grant`."""
+        sent_ns = self._keeping.now_ns()
+        granted = await self.grant(ttl, id=id, timeout=timeout)
+        return self._keeping.add(granted.id, granted.ttl, sent_ns, partial(self.revoke, granted.id))
+
+    async def grant(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> GrantResult:
+        """Grants a lease that nobody keeps alive, and of the id given, if one is; returns its id and TTL in seconds.
+
+        Raises:
+            LeaseExists, LeasesFull, BadRequest, Unsupported: refused; nothing was changed.
+            CallTimeout: no answer in time; not executed.
+            Unknown: it may have been executed. Such a lease ends by itself.
+        """
+        for pause_s in LEASE_READY_PAUSES_S:
+            try:
+                return cast(GrantResult, await self._write(LeaseGrant(ttl, id), timeout))
+            except Unsupported:  # A cluster that has just begun comes to its version in a moment.
+                await asyncio.sleep(pause_s)
+        return cast(GrantResult, await self._write(LeaseGrant(ttl, id), timeout))
+
+    async def revoke(self, id: int, *, timeout: float | None = None) -> DeleteResult:
+        """Ends a lease, and deletes its keys at one revision. Raises LeaseNotFound, and as `put`."""
+        return cast(DeleteResult, await self._write(LeaseRevoke(id), timeout))
+
+    async def keep_alive(self, id: int, *, timeout: float | None = None) -> int:
+        """Keeps a lease alive once; returns its TTL in seconds, which counts from before the call. 0: it is gone.
+
+        Raises CallTimeout: no answer in time; it may have been kept alive.
+        """
+        return (await self._keep_alive((id,), self._timeout_s if timeout is None else timeout))[0]
+
+    async def time_to_live(self, id: int, *, keys: bool = False, timeout: float | None = None) -> LeaseStatus:
+        """How long a lease has to live, by the leader's clock, and with `keys` those attached to it.
+
+        Raises:
+            BadRequest: the keys do not fit an answer.
+            CallTimeout: no answer in time.
+        """
+        return cast(LeaseStatus, await self._ask(LEASE, LeaseQuery(id, keys), timeout))
+
+    async def leases(self, *, timeout: float | None = None) -> list[int]:
+        """The ids of all leases, in order. Those that are granted or end meanwhile may be among them, or not."""
+        found: list[int] = []
+        more = True
+        while more:
+            after = found[-1] if found else None
+            page = cast(LeasesResult, await self._ask(LEASE, LeaseList(after), timeout))
+            found += page.leases
+            more = page.more and bool(page.leases)
+        return found
+
+    async def _keep_alive(self, ids: Sequence[int], timeout: float) -> tuple[int, ...]:
+        return cast(KeepResult, await self._ask(LEASE, LeaseKeep(tuple(ids)), timeout)).ttls
+
     # -- operations ------------------------------------------------------------------------------------------------
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
@@ -323,6 +453,8 @@ class Kv:
 
     async def close(self) -> None:
         """Ends the session and the connection. What is under way fails. Idempotent."""
+        await self._keeping.close()
+        self._watches.close(NotReachable("this client of the store is closed; connect again"))
         session = self._session
         if session is not None and session.id and self._courier.is_connected:
             _, _, command = session.stamp(encode_command(SessionClose()))

@@ -16,22 +16,10 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Final
 
-from aspen.errors import (
-    AnswerLost,
-    BadFrame,
-    BadRequest,
-    Compacted,
-    FutureRevision,
-    KeyNotFound,
-    KvError,
-    LeaseNotFound,
-    NoSpace,
-    SessionsFull,
-    SessionWindow,
-    TransactionTooOld,
-    Unknown,
-    Unsupported,
-)
+from aspen.errors import BadFrame, BadRequest
+from aspen.kv import lease_codec
+from aspen.kv.failures import make_error as make_error  # noqa: PLC0414 -- for those who import it from here
+from aspen.kv.lease_codec import LEASE_KINDS
 from aspen.kv.types import (
     Alarm,
     AlarmRequest,
@@ -242,6 +230,8 @@ def _encode_request(request: Request) -> tuple[int, bytes]:
             return Kind.QUOTA, _U64.pack(size_bytes)
         case ClusterVersionRequest(version):
             return Kind.CLUSTER_VERSION, _U64.pack(version)
+        case _:
+            return lease_codec.encode_request(request)
 
 
 _PLAIN: Final = bytes(_RANGE.size - _U32.size)
@@ -413,6 +403,8 @@ def _decode_other(kind: int, body: bytes) -> Request:
             return QuotaRequest(*_U64.unpack(body))
         case Kind.CLUSTER_VERSION:
             return ClusterVersionRequest(*_U64.unpack(body))
+    if kind in LEASE_KINDS:
+        return lease_codec.decode_request(kind, body)
     raise ValueError(f"kind {kind} is unknown")
 
 
@@ -442,6 +434,8 @@ def encode_result(result: Result) -> bytes:
             return _SIMPLE.pack(_R_SESSION, session)
         case Done(number):
             return _SIMPLE.pack(_R_DONE, number)
+        case _:
+            return lease_codec.encode_result(result)
 
 
 def found(revision: int, kv: KeyValue | None) -> bytes:
@@ -538,7 +532,7 @@ def _decode_result(data: bytes, at: int, stop: int, depth: int) -> tuple[Result,
             return SessionResult(_SIMPLE.unpack_from(data, at)[1]), at + _SIMPLE.size
         case 8:
             return Done(_SIMPLE.unpack_from(data, at)[1]), at + _SIMPLE.size
-    raise ValueError(f"results of kind {kind} are unknown")
+    return lease_codec.decode_result(data, at, stop)
 
 
 def _decode_txn_result(data: bytes, at: int, stop: int, depth: int) -> tuple[TxnResult, int]:
@@ -558,41 +552,3 @@ def _decode_txn_result(data: bytes, at: int, stop: int, depth: int) -> tuple[Txn
         responses.append(response)
         at = after
     return TxnResult(revision, bool(succeeded), tuple(responses)), at
-
-
-# -- errors ---------------------------------------------------------------------------------
-
-_ERRORS: Final[dict[int, tuple[type[KvError], str]]] = {
-    ErrorCode.BAD_COMMAND: (BadRequest, "the bytes are no command of this version; use the codec of aspen.kv"),
-    ErrorCode.EMPTY_KEY: (BadRequest, "a key has at least one byte; for all keys, range from b'\\0' to b'\\0'"),
-    ErrorCode.KEY_TOO_LONG: (BadRequest, "a key has at most {number} bytes"),
-    ErrorCode.VALUE_PROVIDED: (BadRequest, "ignore_value keeps the value that is there; give none"),
-    ErrorCode.LEASE_PROVIDED: (BadRequest, "ignore_lease keeps the lease that is there; give none"),
-    ErrorCode.KEY_NOT_FOUND: (KeyNotFound, "ignore_value and ignore_lease need a key that is there"),
-    ErrorCode.TOO_MANY_OPERATIONS: (BadRequest, "a transaction has at most {number} operations, nested ones included"),
-    ErrorCode.DUPLICATE_KEY: (BadRequest, "a transaction puts a key twice, or into a range that it deletes"),
-    ErrorCode.REQUEST_TOO_LARGE: (BadRequest, "a request has at most {number} bytes; split it"),
-    ErrorCode.COMPACTED: (Compacted, "the revision is compacted; {number} is the oldest that can be read"),
-    ErrorCode.FUTURE_REVISION: (FutureRevision, "the revision is not there yet; {number} is the current one"),
-    ErrorCode.LEASE_NOT_FOUND: (LeaseNotFound, "there is no lease {number}; grant one first"),
-    ErrorCode.NO_SPACE: (NoSpace, "the keyspace has reached its quota; delete and compact, or raise the quota"),
-    ErrorCode.TRANSACTION_TOO_OLD: (
-        TransactionTooOld,
-        "reads at or below {number} can no longer be checked; begin anew",
-    ),
-    ErrorCode.UNKNOWN: (Unknown, "the session {number} is unknown or expired, or the request was acknowledged before"),
-    ErrorCode.SESSION_WINDOW: (SessionWindow, "more than {number} requests of the session wait for acknowledgement"),
-    ErrorCode.SESSIONS_FULL: (SessionsFull, "there are {number} sessions, the most; try again when some have expired"),
-    ErrorCode.UNSUPPORTED: (Unsupported, "the cluster is at version {number}, which lacks this; finish the upgrade"),
-    ErrorCode.RESULT_TOO_LARGE: (
-        BadRequest,
-        "the result has more than {number} bytes and does not fit an answer; ask for it in pages, with a limit",
-    ),
-    ErrorCode.ANSWER_LOST: (AnswerLost, "executed before, by revision {number}; its answer was not kept"),
-}
-
-
-def make_error(code: int, number: int = 0) -> KvError:
-    """The exception of an error code."""
-    kind, text = _ERRORS.get(code, (KvError, f"the store answered with the unknown error {code}"))
-    return kind(text.format(number=number), code, number)

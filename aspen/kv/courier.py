@@ -43,7 +43,7 @@ from aspen.errors import (
     UsageError,
 )
 from aspen.kv.codec import decode_batch, encode_batch, encode_error
-from aspen.kv.door import READ, SERIALIZABLE, WRITE
+from aspen.kv.door import LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.types import ErrorCode
 from aspen.limits import (
     KV_CLIENT_BACKOFF_MAX_S,
@@ -154,7 +154,7 @@ class Courier:
         self._finder = finder
         self._loop = loop
         self._draw = draw
-        self._lanes = {kind: _Lane(kind) for kind in (WRITE, READ, SERIALIZABLE)}
+        self._lanes = {kind: _Lane(kind) for kind in (WRITE, READ, SERIALIZABLE, LEASE)}
         self._channel: Channel | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._resume_at = 0.0
@@ -348,7 +348,7 @@ class Courier:
                         item.future.set_exception(SessionOver())
                     else:
                         item.future.set_result(result)
-            if not channel.leads and lane.kind == WRITE:
+            if not channel.leads and lane.kind in (WRITE, LEASE):
                 self._move(channel)
         elif error is not None:
             self._retry(lane, exchange.held, channel, error)
@@ -383,14 +383,32 @@ class Courier:
         resume_at = self._loop.time() + pause
         if resume_at > self._resume_at:
             self._resume_at = resume_at
-            self._loop.call_at(resume_at, self._resume)
+            self._loop.call_at(resume_at, self._resume_from, resume_at)
         if not isinstance(error, Overloaded) and channel is self._channel:
             self._channel = None
             channel.close()
 
+    def gave_trouble(self, error: BaseException, channel: Channel) -> None:
+        """Whoever exchanges over the channel by other ways found that it is of no use: it is let go of, and the next
+        is looked for after a pause."""
+        self._trouble(error, channel)
+
+    def went_well(self) -> None:
+        """Whoever exchanges by other ways was answered."""
+        self._failed = 0
+
+    async def pause(self) -> None:
+        """Returns when the store may be asked again."""
+        await self._pause()
+
     async def _pause(self) -> None:
         """Waits until the store may be asked again."""
         await asyncio.sleep(max(0.0, self._resume_at - self._loop.time()))
+
+    def _resume_from(self, resume_at: float) -> None:
+        if resume_at >= self._resume_at:
+            self._resume_at = 0.0  # A loop may call a little before the time, by what its clock can tell apart.
+        self._resume()
 
     def _resume(self) -> None:
         for lane in self._lanes.values():

@@ -12,9 +12,9 @@ from aspen.limits import KV_EVENTS_MAX
 
 
 def read_events(
-    keyspace: Keyspace, tables: WriteBehind, start: int, *, prev_kv: bool = False
+    keyspace: Keyspace, tables: WriteBehind, start: int, *, prev_kv: bool = False, most: int = KV_EVENTS_MAX
 ) -> list[tuple[int, list[Event]]]:
-    """Whole revisions from `start` on, in order, at most about KV_EVENTS_MAX events; within one as they were written.
+    """Whole revisions from `start` on, in order, about `most` events at most; within one as they were written.
 
     Raises Compacted: `start` is below the compacted revision.
     """
@@ -25,7 +25,7 @@ def read_events(
     for count, (row, done) in enumerate(rows):
         revision, sub = revs_of(row)
         if not found or found[-1][0] != revision:
-            if count >= KV_EVENTS_MAX:
+            if count >= most:
                 break
             found.append((revision, []))
         found[-1][1].append(_event(keyspace, tables, revision, sub, done, prev_kv=prev_kv))

@@ -16,10 +16,13 @@ from aspen.distributed.pg import table_of
 from aspen.errors import AccessDenied, AspenError, NotReachable
 from aspen.kv.admin import OPERATIONS, operation_of
 from aspen.kv.codec import command_kind, decode_batch
-from aspen.kv.door import ADMIN
-from aspen.kv.options import NAME
+from aspen.kv.door import ADMIN, WATCH
+from aspen.kv.options import NAME, WATCHES
 from aspen.kv.state_machine import KvStateMachine
 from aspen.kv.types import Keyspace, Kind
+from aspen.kv.watch_actor import WatchActor
+from aspen.kv.watch_wire import OPEN, decode_open
+from aspen.kv.watch_wire import operation_of as watch_operation_of
 from aspen.trust import Role
 
 _RANK: Final = {Role.JOINER: 0, Role.CLIENT: 1, Role.OPERATOR: 2, Role.ADMIN: 3, Role.NODE: 3}
@@ -32,6 +35,11 @@ COMMAND_ROLES: Final[dict[int, Role]] = {
     Kind.SESSION_OPEN: Role.CLIENT,
     Kind.SESSION_KEEP: Role.CLIENT,
     Kind.SESSION_CLOSE: Role.CLIENT,
+    Kind.LEASE_GRANT: Role.CLIENT,
+    Kind.LEASE_REVOKE: Role.CLIENT,
+    Kind.LEASE_KEEP: Role.CLIENT,
+    Kind.LEASE_QUERY: Role.CLIENT,
+    Kind.LEASE_LIST: Role.CLIENT,
     Kind.COMPACT: Role.OPERATOR,
     Kind.ALARM: Role.OPERATOR,
     Kind.QUOTA: Role.OPERATOR,
@@ -52,6 +60,12 @@ def check_role(role: Role, kind: int, body: bytes) -> None:
         least = OPERATIONS[name].role
         if rank < _RANK[least]:
             raise AccessDenied(f"{name} needs the role {least.value}, and this key has {role.value}")
+        return
+    if kind == WATCH:
+        if rank < _RANK[Role.CLIENT]:
+            raise AccessDenied(f"watching needs the role client, and this key has {role.value}")
+        if watch_operation_of(body) == OPEN and decode_open(body) != Keyspace.USER:
+            raise AccessDenied("watching: from outside only the user keyspace is reached")
         return
     for command in decode_batch(body):
         if rank < _COMMAND_RANKS.get(command[:2], _NOBODY):
@@ -80,6 +94,9 @@ class Gate:
     def __init__(self, system: System) -> None:
         self._system = system
         self._here: Any = make_named_ref(system, KvStateMachine.blueprint, NAME)
+        self._watches_here: Any = make_named_ref(system, WatchActor.blueprint, WATCHES)
+        self._watches_there: Any = None
+        """Of another node, when this one has no member: the same as long as it is there, for streams are there."""
         self._turn = 0
 
     def exchange(self, kind: int, body: bytes) -> Reply[tuple[bool, bytes]]:
@@ -88,8 +105,20 @@ class Gate:
         Raises:
             NotReachable: no member is known here, now.
         """
-        reply: Reply[tuple[bool, bytes]] = self._member().exchange(kind, body, 0)
+        at = self._watcher() if kind == WATCH else self._member()
+        reply: Reply[tuple[bool, bytes]] = at.exchange(kind, body, 0)
         return reply
+
+    def _watcher(self) -> Any:
+        if self._system.whereis(WATCHES) is not None:
+            return self._watches_here
+        others = table_of(self._system).refs(WATCHES)
+        if not others:
+            raise NotReachable(f"node {self._system.name} knows no member of the store that can be watched now")
+        if self._watches_there not in others:
+            self._turn += 1
+            self._watches_there = others[self._turn % len(others)]
+        return self._watches_there
 
     def _member(self) -> Any:
         if self._system.whereis(NAME) is not None:

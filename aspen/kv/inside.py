@@ -10,9 +10,10 @@ from aspen.distributed.pg import table_of
 from aspen.errors import AspenError, NoConnection, NotReachable
 from aspen.kv.client import Kv
 from aspen.kv.courier import Done
-from aspen.kv.door import SERIALIZABLE
-from aspen.kv.options import NAME
+from aspen.kv.door import SERIALIZABLE, WATCH
+from aspen.kv.options import NAME, WATCHES
 from aspen.kv.state_machine import KvStateMachine
+from aspen.kv.watch_actor import WatchActor
 
 _TABLE: Final = "aspen.kv.client"
 
@@ -20,14 +21,17 @@ _TABLE: Final = "aspen.kv.client"
 class InsideChannel:
     """Calls of one member: `aspen.kv.courier.Channel`."""
 
-    def __init__(self, member: Any, near: Any) -> None:
-        """`near` is the member of this node, or None."""
-        self._member, self._near = member, near
+    def __init__(self, member: Any, near: Any, watcher: Any) -> None:
+        """`near` is the member of this node, or None; `watcher` the `WatchActor` beside some member."""
+        self._member, self._near, self._watcher = member, near, watcher
         self.leads = True
 
     def begin(self, kind: int, body: bytes, done: Done) -> None:
         """Begins an exchange."""
-        member = self._near if kind == SERIALIZABLE and self._near is not None else self._member
+        if kind == WATCH:
+            member = self._watcher
+        else:
+            member = self._near if kind == SERIALIZABLE and self._near is not None else self._member
         reply: Reply[tuple[bool, bytes]] = member.exchange(kind, body, 0)
 
         def answered(_: object) -> None:
@@ -52,6 +56,7 @@ class InsideFinder:
     def __init__(self, system: System) -> None:
         self._system = system
         self._near: Any = make_named_ref(system, KvStateMachine.blueprint, NAME)
+        self._watches: Any = make_named_ref(system, WatchActor.blueprint, WATCHES)
         self._turn = 0
 
     async def find(self, failed: int) -> InsideChannel:
@@ -63,14 +68,22 @@ class InsideFinder:
         self._turn += 1 if failed else 0
         member = members[self._turn % len(members)]
         leader = await self._leader_of(member)
+        watcher = self._watcher(failed)
         if leader == self._system.node and near is not None:
-            return InsideChannel(near, near)
+            return InsideChannel(near, near, watcher)
         if leader is not None:
             try:
-                return InsideChannel(whereis_on(leader, KvStateMachine, NAME), near)
+                return InsideChannel(whereis_on(leader, KvStateMachine, NAME), near, watcher)
             except NoConnection:
-                return InsideChannel(member, near)
-        return InsideChannel(member, near)
+                return InsideChannel(member, near, watcher)
+        return InsideChannel(member, near, watcher)
+
+    def _watcher(self, failed: int) -> Any:
+        """Where watches are served: here, and when that failed, by each in turn."""
+        if not failed and self._system.whereis(WATCHES) is not None:
+            return self._watches
+        watchers: list[Any] = table_of(self._system).refs(WATCHES)
+        return watchers[self._turn % len(watchers)] if watchers else self._watches
 
     @staticmethod
     async def _leader_of(member: Any) -> str | None:
@@ -93,5 +106,8 @@ def kv_of(system: System) -> Kv:
     found: Kv | None = system.tables.get(_TABLE)
     if found is None:
         draw = system.ports.random.rng("kv.client").random
-        found = system.tables[_TABLE] = SharedKv(InsideFinder(system), system.loop, draw)
+        clock = system.ports.clock
+        found = system.tables[_TABLE] = SharedKv(
+            InsideFinder(system), system.loop, draw, boot_ns=clock.boot_ns, wall_ns=clock.wall_ns
+        )
     return found

@@ -38,6 +38,8 @@ from aspen.traits import Storage
 
 HASH_BYTES = 16
 _KEY = Struct("<IIQQQq")
+_LEASE = Struct("<qBQQQI")
+_LENGTH = Struct("<I")
 
 
 def hash_steps(
@@ -81,6 +83,17 @@ def hash_at(machine: Machine, keyspace: int, revision: int = 0) -> bytes:
             return result
 
 
+def hash_leases(machine: Machine) -> bytes:
+    """The hash of the leases and of what is attached to them, at the applied state: equal on all members there."""
+    digest = blake2b(digest_size=HASH_BYTES)
+    for id, lease in sorted(machine.leases.all().items()):
+        keys = machine.leases.keys(id)
+        digest.update(_LEASE.pack(id, lease.keyspace, lease.ttl_s, lease.remaining_s, lease.granted, len(keys)))
+        for key in keys:
+            digest.update(_LENGTH.pack(len(key)) + key)
+    return digest.digest()
+
+
 class Report(NamedTuple):
     """What `verify` found."""
 
@@ -117,6 +130,7 @@ def verify(storage: Storage) -> Report:
             space = machine.keyspace(status)
             keys[status] = verifying.versions(space, tables)
             verifying.done(space, tables)
+            verifying.attached(space, machine)
     machine.release()
     tables.release()
     return Report(machine.applied[0], verifying.rows, keys, verifying.problems)
@@ -192,6 +206,21 @@ class _Verifying:
         first = record[0] == LIVE and RECORD.unpack_from(record)[2] == 1
         if not first and revision > space.compact_revision:
             self.report(f"keyspace {space.id}: what was before revision {revision} is gone and was not compacted")
+
+    def attached(self, space: Keyspace, machine: Machine) -> None:
+        """Holds the keys of leases against the leases of keys."""
+        named = {
+            (version.key, lease)
+            for version in space.scan(b"\0", b"\0", space.revision)
+            if (lease := version.key_value(keys_only=True).lease)
+        }
+        leases = machine.leases.all()
+        kept = {(key, id) for id, lease in leases.items() if lease.keyspace == space.id for key in lease.keys or ()}
+        for key, lease in sorted(named ^ kept):
+            where = (
+                "is of a lease that does not have it" if (key, lease) in named else "is not of the lease that has it"
+            )
+            self.report(f"keyspace {space.id}: the key {key[:32].hex()} {where}: {lease}")
 
     def done(self, space: Keyspace, tables: WriteBehind) -> None:
         """Holds `revs` against the versions."""

@@ -105,6 +105,8 @@ class Transaction:
         self._committed: int | None = None
         self.snapshot = Snapshot(self)
         """Reads that are not remembered."""
+        self.draw = kv.draw
+        """Random numbers in [0, 1)."""
 
     # -- reading --------------------------------------------------------------------------------
 

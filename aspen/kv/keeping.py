@@ -5,7 +5,8 @@ next must not open the storage before that has ended. So they are lodged with th
 
 A file `open` stands in the directory beside the storage while it is in use. When it is there at the start, the node
 ended out of order, and another process reads the whole storage first: a corrupt one may kill the process that reads it.
-What cannot be trusted is removed; the peer brings the state anew, from its log or from other members.
+What cannot be trusted is removed; the peer brings the state anew, from its log or from other members. So it is with a
+row that turns out to have rotted while the member runs: the member ends, and the next one begins without that state.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class _Lodging:
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.machine: Machine | None = None
+        self.distrusted = ""
+        """Why the state on the disk is of no use, if it is not."""
 
 
 class Keeper:
@@ -88,6 +91,8 @@ class Keeper:
         try:
             if await self.run(self._begin):
                 await self._disk.verify(self.name, self._system.ports.offload)
+            if self._lodging.distrusted:
+                raise StorageCorrupt(self._lodging.distrusted)
             self.machine = await self.run(self._open)
         except StorageCorrupt as error:
             log.error(
@@ -95,6 +100,7 @@ class Keeper:
             )
             await self.run(self._disk.remove_storage, self.name)
             await self.run(self._marked, False)
+            self._lodging.distrusted = ""
             self.machine = await self.run(self._open)
 
     def _begin(self) -> bool:
@@ -167,8 +173,12 @@ class Keeper:
     # -- its end ---------------------------------------------------------------------------------------------------
 
     def failed(self, error: BaseException) -> None:
-        """The device has failed: nothing is written any more, and the node is told."""
-        if not self.is_failed:
+        """The device has failed: nothing is written any more, and the node is told. Or, if the state is corrupt, it is
+        not opened again: that is no reason to end the node, as the others have the state too."""
+        if isinstance(error, StorageCorrupt):
+            self._lodging.distrusted = str(error)
+            self.is_failed = True
+        elif not self.is_failed:
             self.is_failed = True
             if isinstance(error, StorageError):
                 self._options.peer.on_fatal(error)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from aspen.errors import StorageCorrupt
+from aspen.kv.failures import make_error
 from aspen.kv.layout import (
     AFTER_VERSIONS,
     DEAD,
@@ -39,9 +40,9 @@ from aspen.kv.layout import (
     suffix,
     unescape,
 )
-from aspen.kv.types import FROM_KEY, KeyValue
+from aspen.kv.types import FROM_KEY, Alarm, ErrorCode, KeyValue
 from aspen.kv.write_behind import WriteBehind
-from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES
+from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES, KV_QUOTA_CLEARED
 
 _SKIPPED_MAX: Final = 16
 """Versions of one key that a scan steps over before it seeks."""
@@ -68,6 +69,14 @@ class Version(NamedTuple):
         return KeyValue(self.key, value, create, self.revision, version, lease)
 
 
+class Attaching(Protocol):
+    """Who keeps the keys of leases: `aspen.kv.leases.Leases`."""
+
+    def move(self, keyspace: int, key: bytes, before: int, after: int, /) -> None:
+        """A key that was attached to one lease is now to another; 0: none."""
+        ...
+
+
 class Keyspace:
     """See the module."""
 
@@ -80,6 +89,7 @@ class Keyspace:
         "alarms",
         "compact_revision",
         "id",
+        "leases",
         "next_node",
         "prefix",
         "quota_bytes",
@@ -100,6 +110,8 @@ class Keyspace:
         self.quota_bytes = KV_QUOTA_BYTES
         self.next_node = 1
         self.alarms: set[int] = set()
+        self.leases: Attaching | None = None
+        """Told when a key comes to have another lease."""
         self._young: dict[bytes, Head] = {}
         self._old: dict[bytes, Head] = {}
         self._mvcc = tables.changes(MVCC)
@@ -221,19 +233,38 @@ class Keyspace:
 
     # -- writing ------------------------------------------------------------------------------
 
+    def check_space(self) -> None:
+        """Raises NoSpace: the alarm is armed."""
+        if Alarm.NO_SPACE in self.alarms:
+            raise make_error(ErrorCode.NO_SPACE)
+
+    def alarm_due(self) -> bool | None:
+        """Whether the alarm should be armed or taken back, by the size here; None: neither."""
+        armed = Alarm.NO_SPACE in self.alarms
+        if not armed and self.size_bytes > self.quota_bytes:
+            return True
+        return False if armed and self.size_bytes <= self.quota_bytes * KV_QUOTA_CLEARED else None
+
     def put(self, key: bytes, value: bytes, lease: int, revision: int, sub: int) -> Head:
         """Writes a version."""
         before = self.newest(key)
         if before is not None and before[3]:
             head = (revision, sub, before[2], before[3] + 1, lease)
+            if before[4] != lease and self.leases is not None:
+                self.leases.move(self.id, key, before[4], lease)
         else:
             head = (revision, sub, revision, 1, lease)
+            if lease and self.leases is not None:
+                self.leases.move(self.id, key, 0, lease)
         record = RECORD.pack(LIVE, head[2], head[3], lease) + value
         self._write(key, head, record, b"\1" + key)
         return head
 
     def delete(self, key: bytes, revision: int, sub: int) -> None:
         """Writes that a key, which is there, is not any more."""
+        before = self.newest(key)
+        if before is not None and before[4] and self.leases is not None:
+            self.leases.move(self.id, key, before[4], 0)
         self._write(key, (revision, sub, 0, 0, 0), DEAD_RECORD, b"\0" + key)
 
     def _write(self, key: bytes, head: Head, record: bytes, done: bytes) -> None:

@@ -29,12 +29,12 @@ from aspen.limits import (
     LEASE_CHECKPOINT_EVERY_S,
     LEASE_DRIFT,
     LEASE_DUE_MAX,
+    LEASE_LOOKED_AT_MAX,
     LEASE_PROPOSE_AGAIN_S,
     LEASE_TICK_GAP_S,
 )
 
 _SECOND_NS: Final = 1_000_000_000
-_CHECKPOINT_NS: Final = round(LEASE_CHECKPOINT_EVERY_S * 1e9)
 _GAP_NS: Final = round(LEASE_TICK_GAP_S * 1e9)
 _AGAIN_NS: Final = round(LEASE_PROPOSE_AGAIN_S * 1e9)
 _OLD_ENTRIES: Final = 64
@@ -48,6 +48,8 @@ class LeaseRecord(NamedTuple):
     ttl_s: int
     remaining_s: int = 0
     """What a checkpoint says is left; 0: there is none, the whole TTL."""
+    granted: int = 0
+    """Log index of its grant: another lease may have had the id before."""
 
 
 class Due(NamedTuple):
@@ -57,13 +59,16 @@ class Due(NamedTuple):
     """Leases that have run out. Carries the proposer's term, and is void in another."""
     checkpoints: tuple[tuple[int, int], ...]
     """(lease, seconds left)."""
+    more: bool = False
+    """Whether others are to be looked at: tick again soon, at the same time or a later one."""
 
 
 class _Lease:
-    __slots__ = ("checkpoint_ns", "deadline_ns", "expiring_ns", "queued_ns", "ttl_ns")
+    __slots__ = ("checkpoint_ns", "deadline_ns", "expiring_ns", "granted", "queued_ns", "ttl_ns")
 
-    def __init__(self, ttl_ns: int) -> None:
+    def __init__(self, ttl_ns: int, granted: int) -> None:
         self.ttl_ns = ttl_ns
+        self.granted = granted
         self.deadline_ns = 0
         self.queued_ns = 0
         """When the one entry of this lease in the heap is looked at: at or before anything is to be done about it."""
@@ -76,9 +81,11 @@ class _Lease:
 class Lessor:
     """See the module. All times are of one clock that counts suspension, in nanoseconds."""
 
-    __slots__ = ("_checkpointed", "_heap", "_last_ns", "_leading", "_leases", "_lost_ns")
+    __slots__ = ("_checkpoint_ns", "_checkpointed", "_heap", "_last_ns", "_leading", "_leases", "_lost_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint_s: float = LEASE_CHECKPOINT_EVERY_S) -> None:
+        """`checkpoint_s`: how often what is left of a lease with a longer TTL is written to the log."""
+        self._checkpoint_ns = round(checkpoint_s * 1e9)
         self._leases: dict[int, _Lease] = {}
         self._heap: list[tuple[int, int]] = []
         """(queued_ns, lease): one live entry for each lease; entries that a lease does not know as its own are old."""
@@ -103,13 +110,18 @@ class Lessor:
         self._heap.clear()
         self._leading = True
         self._last_ns, self._lost_ns = now_ns, 0
+        self.take_over(now_ns, leases)
+
+    def take_over(self, now_ns: int, leases: Iterable[LeaseRecord]) -> None:
+        """More of the applied state, when `lead` was not given all of it."""
+        if not self._leading:
+            return
         for record in leases:
-            lease = self._leases[record.lease] = _Lease(record.ttl_s * _SECOND_NS)
+            lease = self._leases[record.lease] = _Lease(record.ttl_s * _SECOND_NS, record.granted)
             if record.remaining_s:
                 self._checkpointed.add(record.lease)
             self._extend(lease, record.remaining_s * _SECOND_NS or lease.ttl_ns, now_ns)
-            self._heap.append((lease.queued_ns, record.lease))
-        heapify(self._heap)
+            heappush(self._heap, (lease.queued_ns, record.lease))
 
     def step_down(self) -> None:
         """Keeps time no more: nothing is due until it leads again."""
@@ -118,13 +130,13 @@ class Lessor:
         self._checkpointed.clear()
         self._heap.clear()
 
-    def granted(self, lease_id: int, ttl_s: int, now_ns: int) -> None:
-        """A grant was applied."""
+    def granted(self, lease_id: int, ttl_s: int, now_ns: int, index: int = 0) -> None:
+        """A grant was applied, from the log entry `index`."""
         if not self._leading:
             return
         if ttl_s <= 0:
             raise InvariantBroken(f"lease {lease_id} was granted with a TTL of {ttl_s} s")
-        lease = self._leases[lease_id] = _Lease(ttl_s * _SECOND_NS)
+        lease = self._leases[lease_id] = _Lease(ttl_s * _SECOND_NS, index)
         self._extend(lease, lease.ttl_ns, now_ns)
         self._push(lease_id, lease)
 
@@ -143,11 +155,31 @@ class Lessor:
         lease = self._leases.get(lease_id)
         if lease is None or lease.expiring_ns is not None:
             return 0
-        self._extend(lease, lease.ttl_ns, received_ns)
+        if self._judged(received_ns) + lease.ttl_ns + _drift(lease.ttl_ns) > lease.deadline_ns:
+            # One that came later may have been looked at before.
+            self._extend(lease, lease.ttl_ns, received_ns)
         return lease.ttl_ns // _SECOND_NS
 
+    def ttl_s(self, lease_id: int) -> int:
+        """The TTL that a lease was granted; 0: it is gone, or on its way to be."""
+        lease = self._leases.get(lease_id)
+        return 0 if lease is None or lease.expiring_ns is not None else lease.ttl_ns // _SECOND_NS
+
+    def granted_s(self, lease_id: int) -> int:
+        """The TTL of a lease that is there, on its way out or not."""
+        return self._leases[lease_id].ttl_ns // _SECOND_NS
+
+    def grant_index(self, lease_id: int) -> int:
+        """The log index of the grant of a lease that is there."""
+        return self._leases[lease_id].granted
+
+    def ids(self) -> Iterable[int]:
+        """All leases, in no order."""
+        return self._leases.keys()
+
     def must_clear(self, lease_id: int) -> bool:
-        """Whether a checkpoint of the lease is in the log: the next leader would give it less than a whole TTL."""
+        """Whether a checkpoint of the lease is in the log, or on its way there: the next leader would give it less than
+        a whole TTL."""
         return lease_id in self._checkpointed
 
     def checkpointed(self, lease_id: int, remaining_s: int) -> None:
@@ -177,23 +209,27 @@ class Lessor:
                 self._push(lease_id, lease)
 
     def tick(self, now_ns: int) -> Due:
-        """What is due at `now_ns`; at most LEASE_DUE_MAX of each, the rest at the next tick.
+        """What is due at `now_ns`; of LEASE_LOOKED_AT_MAX leases, and at most LEASE_DUE_MAX of each kind: the rest at
+        the next tick.
 
         Call it at least every LEASE_TICK_GAP_S: what is longer counts as time in which this process stood still.
         """
         if not self._leading:
             return Due((), ())
-        if now_ns < self._last_ns:
-            raise InvariantBroken(f"the clock of leases went back by {self._last_ns - now_ns} ns")
-        gap_ns = now_ns - self._last_ns
-        if gap_ns > _GAP_NS:
-            self._lost_ns += gap_ns
-        self._last_ns = now_ns
+        self.pulse(now_ns)
         judged_ns = self._judged(now_ns)
         expire: list[int] = []
         checkpoints: list[tuple[int, int]] = []
         heap, again = self._heap, []
-        while heap and heap[0][0] <= judged_ns and len(expire) < LEASE_DUE_MAX and len(checkpoints) < LEASE_DUE_MAX:
+        looked_at = 0
+        while (
+            heap
+            and heap[0][0] <= judged_ns
+            and looked_at < LEASE_LOOKED_AT_MAX
+            and len(expire) < LEASE_DUE_MAX
+            and len(checkpoints) < LEASE_DUE_MAX
+        ):
+            looked_at += 1
             queued_ns, lease_id = heappop(heap)
             lease = self._leases.get(lease_id)
             if lease is None or lease.queued_ns != queued_ns:
@@ -206,12 +242,23 @@ class Lessor:
                 if lease.checkpoint_ns and lease.checkpoint_ns <= judged_ns:
                     left_ns = lease.deadline_ns - judged_ns - _drift(lease.ttl_ns)
                     checkpoints.append((lease_id, max(1, -(-left_ns // _SECOND_NS))))
-                    lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS
+                    self._checkpointed.add(lease_id)
+                    lease.checkpoint_ns = judged_ns + self._checkpoint_ns
                 lease.queued_ns = _next(lease)
             again.append((lease.queued_ns, lease_id))
+        more = bool(heap) and heap[0][0] <= judged_ns
         for entry in again:
             heappush(heap, entry)
-        return Due(tuple(expire), tuple(checkpoints))
+        return Due(tuple(expire), tuple(checkpoints), more)
+
+    def pulse(self, now_ns: int) -> None:
+        """This process runs, though nothing is to be judged now: instead of a `tick`."""
+        if now_ns < self._last_ns:
+            raise InvariantBroken(f"the clock of leases went back by {self._last_ns - now_ns} ns")
+        gap_ns = now_ns - self._last_ns
+        if gap_ns > _GAP_NS:
+            self._lost_ns += gap_ns
+        self._last_ns = now_ns
 
     def _judged(self, now_ns: int) -> int:
         return now_ns - self._lost_ns
@@ -220,7 +267,7 @@ class Lessor:
         """The heap is left alone: the entry there comes up early, and is put back."""
         judged_ns = self._judged(now_ns)
         lease.deadline_ns = judged_ns + left_ns + _drift(lease.ttl_ns)
-        lease.checkpoint_ns = judged_ns + _CHECKPOINT_NS if lease.ttl_ns > _CHECKPOINT_NS else 0
+        lease.checkpoint_ns = judged_ns + self._checkpoint_ns if lease.ttl_ns > self._checkpoint_ns else 0
         if not lease.queued_ns:
             lease.queued_ns = _next(lease)
 

@@ -15,11 +15,11 @@ version) leaves the machine broken: it refuses further work, and what was not fr
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple
+from typing import Final
 
 from aspen.errors import BadFrame, ClusterVersionTooNew, InvariantBroken, KvError, StorageCorrupt, UsageError
 from aspen.kv import transactions
@@ -41,6 +41,8 @@ from aspen.kv.compaction import compact, is_scrubbed, scrub
 from aspen.kv.events import read_events
 from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import META, TABLES
+from aspen.kv.leases import Leases
+from aspen.kv.numbers import KeyspaceStatus, Status
 from aspen.kv.ranges import check_key, check_range, read_in_steps, read_range
 from aspen.kv.sessions import Session, Sessions
 from aspen.kv.transactions import Choosing, Writing
@@ -51,14 +53,19 @@ from aspen.kv.types import (
     CompactRequest,
     CompactResult,
     DeleteRequest,
+    DeleteResult,
     Done,
     ErrorCode,
     Event,
+    GrantResult,
     Kind,
+    LeaseGrant,
+    LeaseRevoke,
     PutRequest,
     QuotaRequest,
     RangeRequest,
     RangeResult,
+    Request,
     Result,
     SessionClose,
     SessionExpire,
@@ -72,8 +79,8 @@ from aspen.kv.types import Keyspace as KeyspaceName
 from aspen.kv.write_behind import Flush, WriteBehind
 from aspen.limits import (
     KV_COMPACT_STEP_ROWS,
+    KV_EVENTS_MAX,
     KV_KEY_BYTES_MAX,
-    KV_QUOTA_CLEARED,
     KV_REQUEST_BYTES_MAX,
     KV_SCAN_STEP_ROWS,
 )
@@ -82,8 +89,8 @@ from aspen.traits import Storage
 __all__ = ("CLUSTER_VERSION_MAX", "CLUSTER_VERSION_MIN", "TABLES", "KeyspaceStatus", "Machine", "Status")
 
 CLUSTER_VERSION_MIN: Final = 1
-CLUSTER_VERSION_MAX: Final = 1
-"""Versions of commands that this program knows."""
+CLUSTER_VERSION_MAX: Final = 2
+"""Versions of commands that this program knows. 2: leases."""
 
 
 STATE_KEY: Final = b"state"
@@ -96,35 +103,12 @@ STATE_FORMAT: Final = 1
 
 _HASH_BYTES: Final = 16
 _NO_MARK: Final = (0, 0)
-_NEWER_KINDS: Final = frozenset((Kind.LEASE_GRANT, Kind.LEASE_REVOKE, Kind.LEASE_EXPIRE, Kind.LEASE_CHECKPOINT))
-"""Kinds whose numbers are taken, of a later version than CLUSTER_VERSION_MAX."""
-
-
-class KeyspaceStatus(NamedTuple):
-    """One keyspace in numbers."""
-
-    revision: int
-    compact_revision: int
-    is_scrubbed: bool
-    """Whether what was compacted is out of the storage."""
-    size_bytes: int
-    """Of keys, values and their history, as stored by this member; members differ while they compact."""
-    quota_bytes: int
-    alarms: tuple[int, ...]
-
-
-class Status(NamedTuple):
-    """The machine in numbers."""
-
-    applied: tuple[int, int]
-    visible: tuple[int, int]
-    synced: tuple[int, int]
-    cluster_version: int
-    sessions: int
-    running_hash: bytes
-    """Of all entries applied and their results: the same on every member at the same `applied`."""
-    keyspaces: dict[int, KeyspaceStatus]
-    unflushed_rows: int
+_SINCE: Final[dict[int, int]] = dict.fromkeys(
+    (Kind.LEASE_GRANT, Kind.LEASE_REVOKE, Kind.LEASE_EXPIRE, Kind.LEASE_CHECKPOINT), 2
+)
+"""Kinds of commands that the first version of the cluster did not have, and the version since which there are."""
+_ONCE: Final = (Kind.LEASE_GRANT, Kind.LEASE_REVOKE)
+"""Kinds beyond those on keys that are executed once: a session keeps their results."""
 
 
 class Machine:
@@ -143,8 +127,10 @@ class Machine:
         self._applied = _NO_MARK
         self._hash = bytes(_HASH_BYTES)
         self._cluster_version = CLUSTER_VERSION_MIN
-        self._leases: dict[int, object] = {}
         self._broken = ""
+        self.before_compaction: Callable[[int], object] | None = None
+        """Called with a keyspace before what it gives up can be read no more: the last moment to tell watches of it,
+        though they are told of it after a whole batch elsewhere. It must not raise."""
         self._dirty = False
         """Whether the state has changed otherwise than by an entry."""
         if tables.get(META, RESTORING_KEY) is not None:
@@ -155,8 +141,13 @@ class Machine:
             state = tables.get(META, STATE_KEY)
             next_session = 1 if state is None else self._recover(state)
             self._sessions = Sessions(tables, next_session)
+            self.leases = leases = Leases(tables)
         except (struct_error, LookupError, ValueError, ArithmeticError) as error:
             raise StorageCorrupt(f"the stored state makes no sense ({error!r}); rebuild it from elsewhere") from error
+        for keyspace in self._keyspaces.values():
+            keyspace.leases = leases
+        self._at = (0, 0, 0)
+        """Index and term of the entry that is being applied, and the place of the command in it."""
         self._visible = self._synced = self._frozen = self._applied
         tables.release()
 
@@ -178,6 +169,11 @@ class Machine:
     def applied(self) -> tuple[int, int]:
         """Index and term of the last entry applied; (0, 0) of none."""
         return self._applied
+
+    @property
+    def cluster_version(self) -> int:
+        """The version that the cluster has come to."""
+        return self._cluster_version
 
     @property
     def visible(self) -> tuple[int, int]:
@@ -256,7 +252,7 @@ class Machine:
                 f"entry {index} of term {term} after {last} of term {last_term}: entries come in order, without a gap"
             )
         try:
-            results = self._apply_batch(index, payload) if payload else []
+            results = self._apply_batch(index, term, payload) if payload else []
         except BaseException as error:
             self._broken = f"entry {index} ended with {error!r}"
             raise
@@ -264,7 +260,7 @@ class Machine:
         self._applied = (index, term)
         return results
 
-    def _apply_batch(self, index: int, payload: bytes) -> list[bytes]:
+    def _apply_batch(self, index: int, term: int, payload: bytes) -> list[bytes]:
         try:
             bounds = batch_bounds(payload)
         except BadFrame:
@@ -278,13 +274,16 @@ class Machine:
             keyspace = self._keyspaces.get(keyspace_id)
             if keyspace is None:
                 results.append(encode_error(ErrorCode.BAD_COMMAND))
-            elif kind >= Kind.SESSION_OPEN:
+            elif kind >= Kind.SESSION_OPEN and not (kind in _ONCE and session_id):
+                self._at = (index, term, len(results))
                 results.append(self._apply_rare(index, keyspace, session_id, acked_below, payload[start:stop]))
             elif not session_id:
                 results.append(self._execute(keyspace, kind, payload, start, stop))
             else:
                 session = self._sessions.enter(session_id, sequence, acked_below, index)
                 if isinstance(session, Session):
+                    if kind in _ONCE:
+                        self._at = (index, term, len(results))
                     result = self._execute(keyspace, kind, payload, start, stop)
                     session.keep(sequence, result, keyspace.revision)
                     results.append(result)
@@ -301,7 +300,7 @@ class Machine:
                 not flags
                 and 0 < key_length <= KV_KEY_BYTES_MAX
                 and at + key_length <= stop
-                and (not lease or lease in self._leases)
+                and (not lease or lease in self.leases.of(keyspace.id))
                 and not keyspace.alarms
                 and stop - start <= KV_REQUEST_BYTES_MAX
             ):
@@ -320,8 +319,8 @@ class Machine:
         request = command.request
         if isinstance(request, PutRequest):
             transactions.check_put(request)
-            _check_space(keyspace)
-            transactions.check_put_now(keyspace, request, self._leases)
+            keyspace.check_space()
+            transactions.check_put_now(keyspace, request, self.leases.of(keyspace.id))
             writing = Writing(keyspace)
             put = writing.put(request)
             writing.finish()
@@ -335,18 +334,27 @@ class Machine:
         if isinstance(request, TxnRequest):
             return self._transact(keyspace, request)
         if isinstance(request, CompactRequest):
+            if self.before_compaction is not None and keyspace.compact_revision < request.revision <= keyspace.revision:
+                self.before_compaction(keyspace.id)
             compact(keyspace, request.revision)
             return CompactResult(keyspace.revision)
         if isinstance(request, RangeRequest):
             return self._read_range(keyspace, request)
+        if isinstance(request, LeaseGrant | LeaseRevoke):
+            return self._lease(keyspace, request)
         raise make_error(ErrorCode.BAD_COMMAND)
+
+    def _lease(self, keyspace: Keyspace, request: Request) -> GrantResult | DeleteResult | Done:
+        if self._cluster_version < _SINCE[Kind.LEASE_GRANT]:
+            raise make_error(ErrorCode.UNSUPPORTED, self._cluster_version)
+        return self.leases.perform(self._keyspaces, keyspace, request, self._hash, *self._at)
 
     def _transact(self, keyspace: Keyspace, request: TxnRequest) -> TxnResult:
         transactions.check_shape(request)
         if transactions.puts(request):
-            _check_space(keyspace)
+            keyspace.check_space()
         way = Choosing(keyspace, self._tables).choose(request)
-        transactions.check_operations(keyspace, request, way, self._leases)
+        transactions.check_operations(keyspace, request, way, self.leases.of(keyspace.id))
         writing = Writing(keyspace)
         result = writing.transact(request, way)
         writing.finish()
@@ -354,8 +362,6 @@ class Machine:
 
     def _apply_rare(self, index: int, keyspace: Keyspace, session: int, acked_below: int, data: bytes) -> bytes:
         """Executes a command on the store itself. They may be repeated without harm, so that no result is kept."""
-        if data[0] in _NEWER_KINDS:
-            return encode_error(ErrorCode.UNSUPPORTED, self._cluster_version)
         try:
             return encode_result(self._administer(index, keyspace, session, acked_below, decode_command(data)))
         except KvError as error:
@@ -363,7 +369,7 @@ class Machine:
 
     def _administer(
         self, index: int, keyspace: Keyspace, session: int, acked_below: int, command: Command
-    ) -> SessionResult | Done:
+    ) -> SessionResult | Done | GrantResult | DeleteResult:
         request = command.request
         if isinstance(request, SessionOpen):
             opened = self._sessions.open(index)
@@ -389,10 +395,11 @@ class Machine:
             return Done(request.size_bytes)
         if isinstance(request, ClusterVersionRequest):
             return Done(self._move_to_version(request.version))
-        raise make_error(ErrorCode.BAD_COMMAND)
+        return self._lease(keyspace, request)
 
     def _move_to_version(self, version: int) -> int:
-        if version < CLUSTER_VERSION_MIN or abs(version - self._cluster_version) > 1:
+        has_newer = len(self.leases) > 0 and version < _SINCE[Kind.LEASE_GRANT]  # Programs before it would lose them.
+        if version < CLUSTER_VERSION_MIN or abs(version - self._cluster_version) > 1 or has_newer:
             raise make_error(ErrorCode.UNSUPPORTED, self._cluster_version)
         if version > CLUSTER_VERSION_MAX:
             raise _too_new(version)
@@ -408,7 +415,7 @@ class Machine:
         """
         if len(command) > KV_REQUEST_BYTES_MAX:
             return encode_error(ErrorCode.REQUEST_TOO_LARGE, KV_REQUEST_BYTES_MAX)
-        if command[:1] and command[0] in _NEWER_KINDS:
+        if command[:1] and _SINCE.get(command[0], 0) > self._cluster_version:
             return encode_error(ErrorCode.UNSUPPORTED, self._cluster_version)
         try:
             kind, keyspace_id, *_ = HEADER.unpack_from(command)
@@ -496,13 +503,15 @@ class Machine:
             raise make_error(ErrorCode.BAD_COMMAND)
         return self._transact(self.keyspace(keyspace), request)
 
-    def events(self, keyspace: int, start: int, *, prev_kv: bool = False) -> list[tuple[int, list[Event]]]:
-        """Events by revision, from revision `start` on, whole revisions, at most about KV_EVENTS_MAX events.
+    def events(
+        self, keyspace: int, start: int, *, prev_kv: bool = False, most: int = KV_EVENTS_MAX
+    ) -> list[tuple[int, list[Event]]]:
+        """Events by revision, from revision `start` on, whole revisions, about `most` events at most.
 
         Empty: `start` is after the current revision. Raises Compacted: `start` is below what is kept.
         """
         self._check_whole()
-        return read_events(self.keyspace(keyspace), self._tables, start, prev_kv=prev_kv)
+        return read_events(self.keyspace(keyspace), self._tables, start, prev_kv=prev_kv, most=most)
 
     def _read_range(self, keyspace: Keyspace, request: RangeRequest) -> RangeResult:
         check_range(keyspace, request)
@@ -546,6 +555,7 @@ class Machine:
             self._synced,
             self._cluster_version,
             len(self._sessions),
+            len(self.leases),
             self._hash,
             {
                 id: KeyspaceStatus(
@@ -567,14 +577,8 @@ class Machine:
 
     def alarms_due(self) -> Sequence[tuple[int, bool]]:
         """Keyspaces whose NOSPACE alarm the leader should raise (True) or take back (False), by their size here."""
-        due = []
-        for id, keyspace in self._keyspaces.items():
-            armed = Alarm.NO_SPACE in keyspace.alarms
-            if not armed and keyspace.size_bytes > keyspace.quota_bytes:
-                due.append((id, True))
-            elif armed and keyspace.size_bytes <= keyspace.quota_bytes * KV_QUOTA_CLEARED:
-                due.append((id, False))
-        return due
+        due = [(id, keyspace.alarm_due()) for id, keyspace in self._keyspaces.items()]
+        return [(id, armed) for id, armed in due if armed is not None]
 
 
 def applied_of(state: bytes) -> tuple[int, int]:
@@ -586,11 +590,6 @@ def applied_of(state: bytes) -> tuple[int, int]:
     if format != STATE_FORMAT:
         raise StorageCorrupt(f"the store has format {format}, this program knows {STATE_FORMAT}; use the right one")
     return index, term
-
-
-def _check_space(keyspace: Keyspace) -> None:
-    if Alarm.NO_SPACE in keyspace.alarms:
-        raise make_error(ErrorCode.NO_SPACE)
 
 
 def _too_new(version: int) -> ClusterVersionTooNew:

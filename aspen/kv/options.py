@@ -10,6 +10,10 @@ from aspen.replication.options import PeerOptions
 
 NAME: Final = "aspen.kv"
 """Of the member on its node, and of the process group of all members."""
+LEASES: Final = "aspen.kv.leases"
+"""Of the `LeaseActor` on its node."""
+WATCHES: Final = "aspen.kv.watches"
+"""Of a member's `WatchActor` on its node, and of the process group of all of them."""
 PEER: Final = "aspen.kv.peer"
 """Of the peer on its node."""
 
@@ -31,6 +35,8 @@ class StoreOptions:
     scrub_s: float = limits.KV_SCRUB_S
     """So often the members compare what they hold; 0: never."""
     tick_s: float = limits.KV_TICK_S
+    lease_tick_s: float = limits.LEASE_TICK_S
+    lease_checkpoint_s: float = limits.LEASE_CHECKPOINT_EVERY_S
 
     @property
     def map_bytes(self) -> int:

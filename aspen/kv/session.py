@@ -56,6 +56,10 @@ class Session:
 
     async def _open(self) -> None:
         opening = self._opening
+        if opening is not None and opening.done():
+            # Its callback has not run yet, and does not while this waits for what does not wait.
+            self._opened(opening)
+            return
         if opening is None:
             opening = self._opening = asyncio.ensure_future(self._open_one())
             opening.add_done_callback(self._opened)
@@ -63,6 +67,8 @@ class Session:
         await asyncio.shield(opening)
 
     def _opened(self, opening: asyncio.Future[int]) -> None:
+        if self._opening is not opening:
+            return
         self._opening = None
         if not opening.cancelled() and opening.exception() is None:
             self.id = opening.result()

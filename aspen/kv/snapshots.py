@@ -6,9 +6,10 @@ than for one chunk. A view shows what is on the disk, which is a little behind w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from aspen.errors import Overloaded, UsageError
+from aspen.errors import Overloaded, StorageCorrupt, UsageError
 from aspen.kv.integrity import hash_steps
 from aspen.kv.keeping import Keeper
 from aspen.kv.snapshot import Restore, SnapshotReader
@@ -21,8 +22,10 @@ _RESTORED: Final = "restored"
 class Snapshots:
     """See the module."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, corrupt: Callable[[StorageCorrupt], object]) -> None:
+        """`corrupt` is told when a row of the state turns out to have rotted."""
         self._keeper = keeper
+        self._corrupt = corrupt
         self._readers: dict[int, SnapshotReader] = {}
         self._count = 0
         self._restore: Restore | None = None
@@ -40,6 +43,9 @@ class Snapshots:
             except StopIteration as done:
                 compacted = machine.status().keyspaces[Keyspace.USER].compact_revision
                 return {"hash": done.value.hex(), "revision": revision, "compact_revision": compacted}
+            except StorageCorrupt as error:
+                self._corrupt(error)
+                raise
             await self._keeper.breathe()
 
     # -- views -------------------------------------------------------------------------------------------------------
@@ -54,7 +60,7 @@ class Snapshots:
             raise Overloaded(
                 f"{KV_SNAPSHOTS_OPEN_MAX} snapshots of this member are being read, the most; try again later"
             )
-        reader: SnapshotReader = await self._keeper.run(SnapshotReader, self._keeper.storage)
+        reader: SnapshotReader = await self._checked(SnapshotReader, self._keeper.storage)
         self._count = handle = self._count + 1
         self._readers[handle] = reader
         return handle, reader.index, reader.term
@@ -69,8 +75,15 @@ class Snapshots:
         reader = self._readers.get(handle)
         if reader is None:
             raise UsageError(f"there is no snapshot {handle}, or it was closed; begin a new one")
-        found: bytes | None = await self._keeper.run(reader.chunk, number)
+        found: bytes | None = await self._checked(reader.chunk, number)
         return found
+
+    async def _checked(self, work: Any, *args: Any) -> Any:
+        try:
+            return await self._keeper.run(work, *args)
+        except StorageCorrupt as error:
+            self._corrupt(error)
+            raise
 
     def close(self, handle: int) -> None:
         """Closes a view. Harmless when it is closed."""

@@ -19,6 +19,7 @@ No handler awaits, but those that put a snapshot in the place of the state: noth
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 from aspen.actor import Reply, ReplyHandle, System, defer
@@ -39,15 +40,18 @@ from aspen.kv.admin import Admin, needs_leader
 from aspen.kv.answering import Answering
 from aspen.kv.chores import Chores
 from aspen.kv.codec import decode_batch, encode_batch, encode_command
-from aspen.kv.door import ADMIN, READ, SERIALIZABLE, WRITE
+from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.keeping import Flusher, Keeper
-from aspen.kv.machine import Machine
+from aspen.kv.leasing import Leasing
+from aspen.kv.machine import CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Machine
 from aspen.kv.options import NAME, StoreOptions
 from aspen.kv.proposing import Proposing
 from aspen.kv.reading import Reading
 from aspen.kv.scrubbing import Scrub, contents
 from aspen.kv.snapshots import Snapshots
-from aspen.kv.types import Alarm, AlarmRequest, Keyspace
+from aspen.kv.types import Alarm, AlarmRequest, ClusterVersionRequest, Keyspace
+from aspen.kv.upgrading import lowest_version
+from aspen.kv.window import window_of
 from aspen.limits import (
     KV_COMPACT_STEP_S,
     KV_EXCHANGE_S,
@@ -112,13 +116,17 @@ class KvStateMachine(Actor):
         self._told_hash = b""
         """Of the own contents, as last told to who compares."""
         self._admin = Admin(self)
-        self.snapshots = Snapshots(self._keeper)
+        self.snapshots = Snapshots(self._keeper, lambda error: self._me.corrupt(str(error)))
+        self._leasing = Leasing(lambda: self.machine)
+        self._upgrading = False
+        self._window = window_of(self.ctx.system, options.storage)
 
     async def init(self) -> None:
         """Opens the state, and has the peer bring what is missing."""
         await self._keeper.open()
         pg.join(NAME)
         machine = self.machine
+        self._window.open(machine)
         await self.peer.attach(self._me, machine.applied[0], machine.synced[0])
         self.ctx.every(self._options.tick_s, _TICK)
 
@@ -161,6 +169,10 @@ class KvStateMachine(Actor):
             if needs_leader(body) and not self.leads:
                 return self._hand_on(kind, body, hops)
             self._admin.begin(body, self.ctx.reply_handle())
+        elif kind == LEASE:
+            if not self.leads:
+                return self._hand_on(kind, body, hops)
+            self._leasing.ask(body, self.ctx.reply_handle())
         else:
             raise UsageError(f"there is no exchange of kind {kind}; is it the same Aspen?")
         deferred: tuple[bool, bytes] = defer()
@@ -234,6 +246,9 @@ class KvStateMachine(Actor):
             self._chores.begin(self.ctx.now_ns())
             self._scrub.begin(self.ctx.now_ns())
         self._term, self._leader, self.leads = term, leader, is_leader
+        self._leasing.leadership(term, leads=is_leader)
+        self._upgrade()
+        self._window.leadership(leader is not None)
 
     @cast
     def apply(self, entries: list[Committed]) -> None:
@@ -249,9 +264,58 @@ class KvStateMachine(Actor):
             raise
         applied = machine.applied[0]
         self._reads.applied(applied)
+        self._leasing.look()
         writes.propose()
+        self._window.applied()
         self._flusher.changed()
         self.peer.progress(applied, machine.synced[0])
+
+    # -- leases: see `leasing` ---------------------------------------------------------------------------------------
+
+    @cast
+    def attach_leases(self, actor: Any) -> None:
+        """The `LeaseActor` has started."""
+        self._leasing.attach(actor)
+
+    @cast
+    def begin_leases(self, term: int, index: int) -> None:
+        """It keeps time when so much is applied."""
+        self._leasing.begin(term, index)
+
+    @cast
+    def reach_leases(self, number: int, index: int, ids: tuple[int, ...]) -> None:
+        """It waits until so much is applied."""
+        self._leasing.reach(number, index, ids)
+
+    @cast
+    def drain_leases(self) -> None:
+        """It wants to know when what had come before is passed on."""
+        self._leasing.drained()
+
+    # -- versions: see `upgrading` -----------------------------------------------------------------------------------
+
+    @call
+    def versions(self) -> tuple[int, int]:
+        """The versions of the cluster that this program knows, from the first to the last."""
+        return CLUSTER_VERSION_MIN, CLUSTER_VERSION_MAX
+
+    def _upgrade(self) -> None:
+        """Asks the others whether the cluster may come to a newer version."""
+        if self.leads and not self._upgrading and self.machine.cluster_version < CLUSTER_VERSION_MAX:
+            with suppress(Overloaded):  # At the next tick, then.
+                self._admin.run(self._upgrade_if_all_can(), _OWN)
+                self._upgrading = True
+
+    async def _upgrade_if_all_can(self) -> None:
+        try:
+            most = await lowest_version(KvStateMachine, NAME, self.peer, self.system.node)
+        finally:
+            self._upgrading = False
+        version = self.machine.cluster_version + 1
+        if self.leads and version <= min(most, CLUSTER_VERSION_MAX):
+            command = encode_command(ClusterVersionRequest(version))
+            self._writes.add([command], len(command), _OWN)
+            self._writes.propose()
 
     @call(timeout=REPLICATION_SNAPSHOT_STEP_S, raises=REFUSALS)
     def snapshot_open(self) -> tuple[int, int, int]:
@@ -286,7 +350,11 @@ class KvStateMachine(Actor):
     async def restore_finish(self) -> int:
         """Puts it in the place of the state; what is applied then."""
         await self._flusher.finish()
-        await self.snapshots.finish_restore()
+        self._window.close()
+        try:
+            await self.snapshots.finish_restore()
+        finally:
+            self._window.open(self.machine)
         applied: int = self.machine.applied[0]
         self._reads.applied(applied)
         return applied
@@ -314,6 +382,7 @@ class KvStateMachine(Actor):
             for command in self._chores.due(self.machine, self.ctx.now_ns()):
                 self._writes.add([command], len(command), _OWN)
             self._writes.propose()
+            self._upgrade()
             if self._scrub.is_due(self.ctx.now_ns()):
                 self._admin.run(self._compare(), _OWN)
         self._compact_step()
@@ -369,6 +438,11 @@ class KvStateMachine(Actor):
         raise error
 
     @cast
+    def corrupt(self, why: str) -> None:
+        """Something of the state has rotted: this member ends, and the next one gets it anew."""
+        raise StorageCorrupt(why)
+
+    @cast
     def compact_on(self) -> None:
         """The pause is over."""
         self._compacting = False
@@ -377,9 +451,12 @@ class KvStateMachine(Actor):
     async def terminate(self, reason: object) -> None:
         """Writes what was applied, and closes the storage. After a crash the next member starts from what was
         written."""
+        if isinstance(reason, StorageCorrupt):
+            self._keeper.failed(reason)
         self._admin.close()
         self._answering.close()
         self._writes.lost(None)
+        self._window.close()
         self.snapshots.close_all()
         if not self._keeper.is_failed:
             try:
@@ -406,6 +483,7 @@ class KvStateMachine(Actor):
             "unflushed_rows": status.unflushed_rows,
             "cluster_version": status.cluster_version,
             "sessions": status.sessions,
+            "leases": status.leases,
             "running_hash": status.running_hash.hex(),
             "keyspaces": {
                 str(keyspace): {**space._asdict(), "alarms": list(space.alarms)}

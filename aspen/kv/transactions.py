@@ -346,9 +346,13 @@ class Writing:
                 if prev_kv:
                     previous.append(version.key_value())
         for gone in there:
-            keyspace.delete(gone, self._revision, self._sub)
-            self._sub += 1
+            self.delete_key(gone)
         return DeleteResult(self.now, len(there), tuple(previous))
+
+    def delete_key(self, key: bytes) -> None:
+        """Deletes a key that is there."""
+        self._keyspace.delete(key, self._revision, self._sub)
+        self._sub += 1
 
     def transact(self, request: TxnRequest, way: Way) -> TxnResult:
         """Executes the way that was chosen."""

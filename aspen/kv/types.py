@@ -45,6 +45,10 @@ class ErrorCode(IntEnum):
     UNSUPPORTED = 18
     ANSWER_LOST = 19
     RESULT_TOO_LARGE = 20
+    LEASE_EXISTS = 32
+    LEASE_TTL_TOO_LARGE = 33
+    LEASES_FULL = 34
+    LEASE_KEYS_TOO_MANY = 35
 
 
 class Kind(IntEnum):
@@ -70,6 +74,10 @@ class Kind(IntEnum):
     LEASE_REVOKE = 33
     LEASE_EXPIRE = 34
     LEASE_CHECKPOINT = 35
+    LEASE_KEEP = 36
+    LEASE_QUERY = 37
+    LEASE_LIST = 38
+    """These three the leader answers from its clock: never proposed."""
 
 
 class Mutation(IntEnum):
@@ -288,10 +296,62 @@ class ClusterVersionRequest(NamedTuple):
     version: int
 
 
+class LeaseGrant(NamedTuple):
+    """Grants a lease. `lease` 0: the store chooses the id."""
+
+    ttl_s: int
+    """Raised to LEASE_TTL_MIN_S when it is less."""
+    lease: int = 0
+
+
+class LeaseRevoke(NamedTuple):
+    """Ends a lease of the command's keyspace, and deletes its keys at one revision."""
+
+    lease: int
+
+
+class LeaseExpire(NamedTuple):
+    """Ends leases that have run out by the clock of the leader of `term`; void in another term."""
+
+    term: int
+    leases: tuple[tuple[int, int], ...]
+    """(id, log index of its grant): one of that id that was granted since stays."""
+
+
+class LeaseCheckpoint(NamedTuple):
+    """Writes down what is left of leases by the clock of the leader of `term`; void in another term."""
+
+    term: int
+    leases: tuple[tuple[int, int, int], ...]
+    """(id, log index of its grant, seconds left); 0 seconds take the last checkpoint back."""
+
+
+class LeaseKeep(NamedTuple):
+    """Keeps leases alive."""
+
+    leases: tuple[int, ...]
+
+
+class LeaseQuery(NamedTuple):
+    """Asks how long a lease has to live, and for its keys if so asked."""
+
+    lease: int
+    keys: bool = False
+
+
+class LeaseList(NamedTuple):
+    """Asks for the ids of leases after `after`, in order, at most `limit`."""
+
+    after: int | None = None
+    limit: int = 0
+    """0: as many as fit a page."""
+
+
 Operation: TypeAlias = "RangeRequest | PutRequest | DeleteRequest | TxnRequest | UpdateRequest | StampedPutRequest"
 Request: TypeAlias = (
     "Operation | CompactRequest | SessionOpen | SessionKeep | SessionClose | SessionExpire | AlarmRequest"
-    " | QuotaRequest | ClusterVersionRequest"
+    " | QuotaRequest | ClusterVersionRequest | LeaseGrant | LeaseRevoke | LeaseExpire | LeaseCheckpoint"
+    " | LeaseKeep | LeaseQuery | LeaseList"
 )
 
 
@@ -351,7 +411,44 @@ class Done(NamedTuple):
     number: int
 
 
-Result: TypeAlias = "RangeResult | PutResult | DeleteResult | TxnResult | CompactResult | SessionResult | Done"
+class GrantResult(NamedTuple):
+    """A lease was granted."""
+
+    id: int
+    ttl: int
+    """In seconds; may be more than was asked for."""
+
+
+class KeepResult(NamedTuple):
+    """What became of keep-alives."""
+
+    ttls: tuple[int, ...]
+    """In the order of the request, in seconds; 0: that lease is gone, or about to be."""
+
+
+class LeaseStatus(NamedTuple):
+    """A lease, as the leader's clock has it."""
+
+    id: int
+    granted_ttl: int
+    """0 when there is no such lease."""
+    ttl: int
+    """Seconds left; -1: there is no such lease."""
+    keys: tuple[bytes, ...] = ()
+    """Those attached, in order, when they were asked for."""
+
+
+class LeasesResult(NamedTuple):
+    """Ids of leases, in order."""
+
+    leases: tuple[int, ...]
+    more: bool
+
+
+Result: TypeAlias = (
+    "RangeResult | PutResult | DeleteResult | TxnResult | CompactResult | SessionResult | Done"
+    " | GrantResult | KeepResult | LeaseStatus | LeasesResult"
+)
 
 
 class Event(NamedTuple):

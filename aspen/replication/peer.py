@@ -48,6 +48,7 @@ from aspen.replication.enrolment import Enrolment
 from aspen.replication.machine import Proposal
 from aspen.replication.members import MemberInfo
 from aspen.replication.packets import Packet, PacketKind, unpack
+from aspen.replication.reading import IfLeading
 from aspen.replication.records import MemberStatus, PeerReport, Stage
 from aspen.replication.reporting import member_statuses, report
 from aspen.replication.running import Running
@@ -104,6 +105,23 @@ class RaftPeer(Enrolment):
         if running is None:
             raise NotLeader(f"this member does not take part yet: it is {self._stage.value}")
         running.reads.add(self.ctx.reply_handle())
+        self._wake()
+        return defer()
+
+    @call(raises=(NotLeader, Overloaded))
+    def confirm(self, term: int) -> int:
+        """As `read_index`, answered only if this member led in `term` from the call to the answer: a majority has taken
+        it for the leader after the call.
+
+        Raises:
+            NotLeader: it did not, or not all the time.
+            Overloaded: too many wait. Try again later.
+        """
+        running = self._leading()
+        if running.leadership.term != term:
+            raise NotLeader(f"this member does not lead in term {term} any more")
+        leads = lambda: running.is_leader and running.leadership.term == term  # noqa: E731 -- said once
+        running.reads.add(IfLeading(self.ctx.reply_handle(), leads))
         self._wake()
         return defer()
 

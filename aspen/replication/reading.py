@@ -5,10 +5,10 @@ A round answers those that came before it began. While rounds are under way, cal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol
 
-from aspen.actor.context import ReplyHandle
 from aspen.errors import NotLeader, Overloaded, ProposalDropped
 from aspen.limits import REPLICATION_READ_RETRY_S, REPLICATION_READ_ROUNDS_MAX, REPLICATION_READS_WAITING_MAX
 from aspen.raft import Raft, ReadState
@@ -18,10 +18,56 @@ _CONTEXT: Final = Struct("<QQQ")
 _RETRY_NS: Final = round(REPLICATION_READ_RETRY_S * 1e9)
 
 
+class Waiter(Protocol):
+    """Who waits for an index: a `ReplyHandle`, or who does the same."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is still somebody to answer."""
+        ...
+
+    def reply(self, value: object, /) -> None:
+        """Answers."""
+        ...
+
+    def fail(self, error: Exception, /) -> None:
+        """Answers with an exception."""
+        ...
+
+
+class IfLeading:
+    """A waiter that is content only if this member still leads as it did when it asked.
+
+    A round that a leader began and lost may be answered by its successor. That makes a read no older; but it says
+    nothing of whether the one who asked was the leader.
+    """
+
+    __slots__ = ("_leads", "_waiter")
+
+    def __init__(self, waiter: Waiter, leads: Callable[[], bool]) -> None:
+        self._waiter, self._leads = waiter, leads
+
+    @property
+    def waiting(self) -> bool:
+        """See `Waiter`."""
+        return self._waiter.waiting
+
+    def reply(self, value: object) -> None:
+        """See `Waiter`."""
+        if self._leads():
+            self._waiter.reply(value)
+        else:
+            self._waiter.fail(NotLeader("this member does not lead any more"))
+
+    def fail(self, error: Exception) -> None:
+        """See `Waiter`."""
+        self._waiter.fail(error)
+
+
 class _Round:
     __slots__ = ("began_ns", "handles")
 
-    def __init__(self, handles: list[ReplyHandle], began_ns: int) -> None:
+    def __init__(self, handles: list[Waiter], began_ns: int) -> None:
         self.handles = handles
         self.began_ns = began_ns
 
@@ -33,14 +79,14 @@ class Reads:
         self._member = member
         self._boot = boot
         self._number = 0
-        self._waiting: list[ReplyHandle] = []
+        self._waiting: list[Waiter] = []
         self._rounds: dict[bytes, _Round] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, handle: ReplyHandle) -> None:
+    def add(self, handle: Waiter) -> None:
         """A caller waits. Raises Overloaded when too many do."""
         if self._count >= REPLICATION_READS_WAITING_MAX:
             raise Overloaded(f"{self._count} reads wait already, the most; not executed, try again later")

@@ -7,13 +7,15 @@ answered when the client goes may have been executed all the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Any
 
 from aspen import wire
 from aspen.errors import AspenError, BadFrame, NotReachable, Overloaded
-from aspen.kv.door import ANSWERED, FAILED, FORWARDED, Assembler, parts_of
+from aspen.kv.door import ANSWERED, FAILED, FORWARDED, WATCH, Assembler, parts_of
 from aspen.kv.gate import Gate, check_role
+from aspen.kv.watch_wire import OPEN, decode_opened, encode_close, operation_of
 from aspen.limits import KV_ANSWERS_WAITING_BYTES_MAX, KV_EXCHANGES_MAX
 from aspen.shell.line import Line
 from aspen.shell.protocol import Event
@@ -30,6 +32,8 @@ class StoreTunnel:
         self._untaken: deque[bytes] = deque()
         """Parts of answers that the client did not take at once."""
         self._untaken_bytes = 0
+        self._streams: list[int] = []
+        """Watch streams that were opened through here: they end with it."""
         self._end: AspenError | None = None
         self._wake: asyncio.Future[None] | None = None
 
@@ -54,10 +58,16 @@ class StoreTunnel:
             self._answer(number, FAILED, wire.encode(error))
             return
         self._under_way += 1
-        reply.add_done_callback(lambda reply: self._answered(number, reply))
+        opens = kind == WATCH and operation_of(body) == OPEN
+        reply.add_done_callback(lambda reply: self._answered(number, reply, opens))
 
-    def _answered(self, number: int, reply: Any) -> None:
+    def _answered(self, number: int, reply: Any, opened: bool) -> None:
         self._under_way -= 1
+        if opened and reply.error is None:
+            self._streams.append(decode_opened(reply.value[1])[0])
+            del self._streams[:-KV_EXCHANGES_MAX]
+            if self._end is not None:
+                self._close_streams()
         error = reply.error
         if error is not None:
             self._answer(number, FAILED, wire.encode(error))
@@ -95,9 +105,16 @@ class StoreTunnel:
         """Answers nothing any more. Idempotent."""
         self._finish(NotReachable("the connection to the store was closed here"))
 
+    def _close_streams(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            with contextlib.suppress(AspenError):  # It ends by itself, when nobody pulls.
+                self._gate.exchange(WATCH, encode_close(stream))
+
     def _finish(self, error: AspenError) -> None:
         if self._end is None:
             self._end = error
+            self._close_streams()
         self._notify()
 
     def _notify(self) -> None:

@@ -31,6 +31,10 @@ class VirtualClock:
         """Virtual time since the world began."""
         return self.now_ns
 
+    def boot_ns(self) -> int:
+        """The same: the true time is never suspended."""
+        return self.now_ns
+
     def wall_ns(self) -> int:
         """Virtual time of day."""
         return EPOCH_NS + self.now_ns
@@ -51,7 +55,7 @@ class NodeClock:
     node's loop again: `VirtualLoop.refile`.
     """
 
-    __slots__ = ("_mono_0", "_rate_ppb", "_true", "_true_0", "_wall_offset_ns")
+    __slots__ = ("_mono_0", "_rate_ppb", "_suspended_ns", "_true", "_true_0", "_wall_offset_ns")
 
     def __init__(
         self, true: VirtualClock, *, zero_ns: int = 0, rate_error_ppb: int = 0, wall_offset_ns: int = 0
@@ -62,6 +66,7 @@ class NodeClock:
         self._mono_0 = zero_ns
         self._rate_ppb = PPB
         self._wall_offset_ns = EPOCH_NS + true.now_ns - zero_ns + wall_offset_ns
+        self._suspended_ns = 0
         self.set_rate(rate_error_ppb)
 
     def mono_ns(self) -> int:
@@ -70,6 +75,14 @@ class NodeClock:
         if self._rate_ppb != PPB:
             elapsed = elapsed * self._rate_ppb // PPB
         return self._mono_0 + elapsed
+
+    def boot_ns(self) -> int:
+        """As `mono_ns`, and the time in which the node was suspended."""
+        return self.mono_ns() + self._suspended_ns
+
+    def suspended(self, ns: int) -> None:
+        """The machine slept for so long: what `mono_ns` does not show, and `boot_ns` does."""
+        self._suspended_ns += ns
 
     def wall_ns(self) -> int:
         """What the node takes for the time of day."""

@@ -9,12 +9,15 @@
 //	sget   a serializable one
 //	range  a linearizable range of 100 keys
 //	fill   each key of the key space once; what get, sget and range need
+//	watch  so many clients that each watch one key, which -window loops put 256 bytes to; counts the events that arrived,
+//	       and how long each took from before its put
 //	gap    puts through every endpoint at once, each with a short deadline; tells the longest time between two that were
 //	       accepted, to be run while somebody kills the leader
 package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -41,11 +44,12 @@ const (
 
 var (
 	endpoints = flag.String("endpoints", "127.0.0.1:2379", "comma-separated")
-	work      = flag.String("work", "put", "put, get, sget, range, fill or gap")
+	work      = flag.String("work", "put", "put, get, sget, range, watch, fill or gap")
 	clients   = flag.Int("clients", 100, "closed loops at once")
 	conns     = flag.Int("conns", 100, "connections; never more than clients")
 	seconds   = flag.Float64("seconds", 5, "how long it is measured")
 	warmup    = flag.Float64("warmup", 1, "seconds before that, which do not count")
+	window    = flag.Int("window", 8, "puts under way of watch")
 	keySpace  = flag.Int("keys", 10000, "different keys")
 	valueSize = flag.Int("value-bytes", 256, "size of a value")
 )
@@ -75,12 +79,14 @@ func main() {
 	switch *work {
 	case "put", "get", "sget", "range":
 		result = measure()
+	case "watch":
+		result = watch()
 	case "fill":
 		result = fill()
 	case "gap":
 		result = gap()
 	default:
-		fail(fmt.Errorf("-work %s is none of put, get, sget, range, fill, gap", *work))
+		fail(fmt.Errorf("-work %s is none of put, get, sget, range, watch, fill, gap", *work))
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 		fail(err)
@@ -239,6 +245,85 @@ func fill() report {
 	}
 	took := time.Since(began).Seconds()
 	return report{Work: *work, Clients: 1, Conns: 1, Operations: *keySpace, Seconds: took, PerSecond: float64(*keySpace) / took}
+}
+
+// What is put begins with when that began, so that a watcher can tell how long it took.
+func watch() report {
+	count := *conns
+	if count > *clients {
+		count = *clients
+	}
+	pool := connections(count)
+	watched := "bench/watched"
+	ctx, stop := context.WithCancel(context.Background())
+	delays := make([][]time.Duration, *clients)
+	began := time.Now()
+	var created, done sync.WaitGroup
+	last := make(chan int)
+	created.Add(*clients)
+	done.Add(*clients)
+	puts := make([]int, *window)
+	for i := 0; i < *clients; i++ {
+		go func(i int) {
+			defer done.Done()
+			events := pool[i%len(pool)].Watch(ctx, watched, clientv3.WithCreatedNotify())
+			isCreated := false
+			due := -1
+			for due < 0 || len(delays[i]) < due {
+				select {
+				case answer, open := <-events:
+					if !open || answer.Err() != nil {
+						fail(fmt.Errorf("a watch ended: %v", answer.Err()))
+					}
+					if answer.Created && !isCreated {
+						isCreated = true
+						created.Done()
+					}
+					now := time.Since(began)
+					for _, event := range answer.Events {
+						delays[i] = append(delays[i], now-time.Duration(binary.BigEndian.Uint64(event.Kv.Value)))
+					}
+				case due = <-last:
+				}
+			}
+		}(i)
+	}
+	created.Wait()
+	start := time.Now()
+	end := start.Add(time.Duration(*seconds * float64(time.Second)))
+	var writers sync.WaitGroup
+	for i := 0; i < *window; i++ {
+		writers.Add(1)
+		go func(i int) {
+			defer writers.Done()
+			bytes := make([]byte, *valueSize)
+			for time.Now().Before(end) {
+				binary.BigEndian.PutUint64(bytes, uint64(time.Since(began)))
+				if _, err := pool[0].Put(ctx, watched, string(bytes)); err != nil {
+					fail(err)
+				}
+				puts[i]++
+			}
+		}(i)
+	}
+	writers.Wait()
+	due := 0
+	for _, count := range puts {
+		due += count
+	}
+	for i := 0; i < *clients; i++ {
+		last <- due
+	}
+	done.Wait()
+	took := time.Since(start).Seconds()
+	stop()
+	var all []time.Duration
+	for i := range delays {
+		all = append(all, delays[i]...)
+	}
+	result := summary(all, took)
+	result.Conns = count
+	return result
 }
 
 // One loop an endpoint: the first survivor that accepts a write ends the gap, whichever it is.

@@ -65,6 +65,21 @@ def test_the_commands_and_the_loss_of_a_leader(cluster: Machine, tmp_path: Path)
     assert "revision is not there yet" in asked(cluster, *kv, "compact", "99", code=1)
     assert "no key" in asked(cluster, *kv, "get", "nothing", code=1)
 
+    lease = ("lease",)
+    assert asked(cluster, *lease, "grant", "600", "--id", "7", "--json") == {"id": 7, "ttl": 600}
+    assert "there is a lease 7 already" in asked(cluster, *lease, "grant", "600", "--id", "7", code=1)
+    asked(cluster, *kv, "put", "leased", "x", "--lease", "7", "--json")
+    assert "no lease 8" in asked(cluster, *kv, "put", "leased", "x", "--lease", "8", code=1)
+    told = asked(cluster, *lease, "ttl", "7", "--keys", "--json")
+    assert (told["granted_ttl"], told["keys"]) == (600, ["leased"])
+    assert 0 < told["ttl"] <= 600
+    assert asked(cluster, *lease, "keep-alive", "7", "--once", "--json") == {"id": 7, "ttl": 600}
+    assert asked(cluster, *lease, "list", "--json") == {"leases": [7]}
+    assert asked(cluster, *lease, "revoke", "7", "--json")["deleted"] == 1
+    assert "no lease 7" in asked(cluster, *lease, "revoke", "7", code=1)
+    assert "no lease 7" in asked(cluster, *lease, "ttl", "7", code=1)
+    assert asked(cluster, *lease, "keep-alive", "7", "--json", code=1) == {"id": 7, "ttl": 0}
+
     members = asked(cluster, "member", "list", "--json")
     assert [member["role"] for member in members] == ["voter"] * 3
     assert "no member is called 'nobody'" in asked(cluster, "member", "remove", "nobody", code=2)

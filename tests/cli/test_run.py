@@ -216,8 +216,9 @@ def test_a_handler_that_blocks_is_named(machine: Machine) -> None:
     machine.aspen("attach", "a", input='whereis("blocker").block(0.4)\n')
     assert machine.aspen("tree", "a").returncode == 0
     _, _, err = end(process)
-    (stall, *_) = [record for record in records(err) if record.get("event") == "stall"]
-    assert stall["actor"] == "/sick/blocker"
+    # On a busy machine others are slow as well.
+    stalls = [record for record in records(err) if record.get("event") == "stall"]
+    (stall, *_) = [record for record in stalls if record["actor"] == "/sick/blocker"]
     assert "block" in str(stall["handler"])
     assert "time.sleep(seconds)" in str(stall["stack"])
 

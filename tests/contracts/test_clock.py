@@ -55,6 +55,26 @@ def test_the_monotonic_clock_never_goes_back(rig: Rig) -> None:
     assert all(type(ns) is int for ns in seen)
 
 
+def test_the_clock_that_counts_suspension_goes_as_the_monotonic_one_when_there_is_none(rig: Rig) -> None:
+    boot, mono = rig.clock.boot_ns(), rig.clock.mono_ns()
+    seen = [boot]
+    for _ in range(20):
+        rig.pass_time(10_000)
+        seen.append(rig.clock.boot_ns())
+    assert seen == sorted(seen)
+    assert all(type(ns) is int for ns in seen)
+    # Read later, so that what passes between two readings of a real clock is on one side.
+    assert seen[-1] - boot <= rig.clock.mono_ns() - mono + 1_000_000
+
+
+def test_suspension_shows_on_the_clock_that_counts_it_alone() -> None:
+    clock = NodeClock(Engine(0).clock, zero_ns=5_000)
+    boot, mono = clock.boot_ns(), clock.mono_ns()
+    clock.suspended(7_000_000_000)
+    assert clock.mono_ns() == mono
+    assert clock.boot_ns() == boot + 7_000_000_000
+
+
 def test_a_timer_never_runs_before_its_time(rig: Rig) -> None:
     for ns in (0, 1, 999, 1_000_001):
         due = rig.clock.mono_ns() + ns

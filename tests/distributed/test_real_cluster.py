@@ -21,7 +21,7 @@ import pytest
 import zmq
 
 from aspen.cli.app import Settings, connected
-from aspen.errors import NotReachable
+from aspen.errors import NotReachable, RemoteFailure
 from aspen.io.keys import Identity, load_identity, update_trusted
 from aspen.io.nodes import NodeRecord, find_node, peers
 from aspen.limits import FRAME_BYTES_MAX
@@ -124,6 +124,11 @@ class RealCluster(Machine):
             try:
                 answer = self.ask(node, code)
             except NotReachable as error:
+                answer = repr(error)
+            except RemoteFailure as error:
+                # A node that was killed has its storage looked at before its applications start.
+                if not str(error).startswith("NoProc"):
+                    raise
                 answer = repr(error)
             else:
                 if wanted(answer):
@@ -433,7 +438,7 @@ def test_a_node_whose_key_is_revoked_is_cut_off(trio: RealCluster) -> None:
     assert trio.aspen("keys", "revoke", record.node_id).returncode == 0
     try:
         seen = trio.until_seen("real-1", before, is_down("real-3"))
-        assert seen[-1] == ("NodeDown", "real-3", record.boot) or seen[0] == ("NodeDown", "real-3", record.boot)
+        assert ("NodeDown", "real-3", record.boot) in seen
         trio.until_seen("real-1", before, lambda seen: ("Down", "noconnection") in seen and len(seen) == 4)
         for name in ("real-1", "real-2"):
             trio.until(name, "[node.name for node in nodes()]", lambda found: found == ["real-1", "real-2"])

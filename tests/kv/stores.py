@@ -32,21 +32,27 @@ class Root(Supervisor):
         yield child(KvSupervisor, self._options).opts(id="kv")
 
 
+def main_of(names: Iterable[str], options: StoreOptions) -> Callable[[SimNode], Child[Any]]:
+    """What a node of a cluster runs."""
+
+    def main(node: SimNode) -> Child[Any]:
+        ports = node.ports
+        assert ports is not None
+        seeds = [Seed(other, f"sim://{other}") for other in names if other != node.name]
+        joining = Joining(node.name, lambda: ports.peers, lambda: seeds)  # type: ignore[arg-type,return-value]
+        return child(Root, joining, options)
+
+    return main
+
+
 class Stores:
     """A cluster that runs a store."""
 
     def __init__(self, cluster: Cluster, voters: Iterable[str] | None = None, **options: Any) -> None:
         self.cluster = cluster
-        self._voters = tuple(voters or cluster.nodes)
-        self._options = options
-
-    def main(self, node: SimNode) -> Child[Any]:
-        ports = node.ports
-        assert ports is not None
-        seeds = [Seed(other, f"sim://{other}") for other in self.cluster.nodes if other != node.name]
-        joining = Joining(node.name, lambda: ports.peers, lambda: seeds)  # type: ignore[arg-type,return-value]
-        peer = PeerOptions(voters=self._voters, name=PEER)
-        return child(Root, joining, StoreOptions(peer=peer, **self._options))
+        of_peer = {name: options.pop(name) for name in ("compact_entries", "keep_entries") if name in options}
+        peer = PeerOptions(voters=tuple(voters or cluster.nodes), name=PEER, **of_peer)
+        self.main = main_of(tuple(cluster.nodes), StoreOptions(peer=peer, **options))
 
     async def boot(self, *names: str) -> None:
         for name in names or self.cluster.nodes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
-from aspen.errors import NotReachable
+from aspen.errors import NotReachable, Overloaded
 from aspen.kv.codec import decode_batch, encode_batch
 from aspen.kv.courier import Courier, Done
 from aspen.kv.door import ADMIN, READ, WRITE
@@ -142,3 +143,44 @@ def test_a_way_that_answers_slowly_is_not_left(world: World) -> None:
         await courier.aclose()
 
     world.run(ask())
+
+
+class Busy(Way):
+    """Refuses once, and then answers."""
+
+    refused = False
+
+    def begin(self, kind: int, body: bytes, done: Done) -> None:
+        loop = asyncio.get_running_loop()
+        if self.refused:
+            loop.call_soon(done, encode_batch([b"answer"]), None)
+        else:
+            self.refused = True
+            loop.call_soon(done, None, Overloaded("not now"))
+
+
+def test_a_pause_ends_also_when_the_loop_calls_a_little_before_its_time(world: World) -> None:
+    """Loops call timers early by what their clock can tell apart; nobody else comes to send what waits."""
+    ways = Ways()
+    ways.ways = [Busy(cut=False)]
+
+    async def ask() -> bytes:
+        loop = asyncio.get_running_loop()
+        early: list[float] = []
+
+        def call_at(when: float, callback: Any, *args: Any) -> Any:
+            early.append(when)
+            return loop.call_later(0, callback, *args)
+
+        class Early:
+            time, create_future, create_task = loop.time, loop.create_future, loop.create_task
+            call_soon, call_later = loop.call_soon, loop.call_later
+
+        Early.call_at = staticmethod(call_at)  # type: ignore[attr-defined]
+        courier = Courier(ways, cast("asyncio.AbstractEventLoop", Early), lambda: 0.5)
+        answer = await courier.submit(WRITE, b"?", loop.time() + 5.0, repeatable=True)
+        assert early
+        await courier.aclose()
+        return answer
+
+    assert world.run(ask()) == b"answer"

@@ -163,7 +163,7 @@ def replay_applies_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def apply(self: Machine, index: int, term: int, payload: bytes) -> Any:
         if index <= self.applied[0] and payload:
-            self._apply_batch(index, payload)
+            self._apply_batch(index, term, payload)
             return None
         return original(self, index, term, payload)
 

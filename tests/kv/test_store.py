@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from aspen.errors import CallTimeout, Compacted, KvError, NoSpace, Unknown
+from aspen import whereis
+from aspen.errors import AspenError, CallTimeout, Compacted, KvError, NoSpace, Unknown
 from aspen.kv import Kv, SortOrder, delete, get, missing, put, value
 from aspen.kv.inside import InsideFinder
+from aspen.kv.options import NAME
+from aspen.kv.state_machine import KvStateMachine
 from aspen.sim.checks import check_linearizable
 from aspen.sim.history import Operation, Recorder
 from tests.kv.stores import Stores, run
@@ -247,6 +250,53 @@ def test_compaction_by_count_keeps_that_many_revisions() -> None:
         assert space["compact_revision"] == space["revision"] - 20
 
     run(scenario, 1, compact_revisions=20)
+
+
+@pytest.mark.parametrize("meets", ["read", "snapshot", "apply"])
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_member_whose_state_has_rotted_gets_it_anew(meets: str, leads: bool) -> None:
+    async def scenario(stores: Stores) -> None:
+        async def write(kv: Kv) -> None:
+            for n in range(20):
+                await kv.put(b"k%d" % n, b"v%d" % n)
+                await asyncio.sleep(0.1)
+
+        await stores.on("n1", write)
+        leader = stores.leader()
+        assert leader is not None
+        node = leader if leads else next(name for name in stores.cluster.nodes if name != leader)
+        rows = stores.cluster.node(node).disk._stores["kv"].tables["mvcc"].values
+        for row, sealed in list(rows.items()):
+            rows[row] = sealed[:-1] + bytes([sealed[-1] ^ 1])
+        before = stores.member(node)
+
+        async def meet(kv: Kv) -> None:
+            for _ in range(3):
+                try:
+                    if meets == "read":
+                        await kv.range(prefix=b"k", consistency="serializable", timeout=2.0)
+                    elif meets == "apply":
+                        await kv.delete(prefix=b"k1", prev_kv=True, timeout=20.0)
+                        return
+                    else:
+                        chunks = whereis(KvStateMachine, NAME)
+                        handle, _, _ = await chunks.snapshot_open()
+                        await chunks.snapshot_chunk(handle, 0)
+                except AspenError:
+                    await asyncio.sleep(0.1)
+
+        await stores.on(node, meet)
+        await asyncio.sleep(10)
+        assert stores.member(node) is not before
+        assert stores.cluster.node(node).boot == 1
+        near, far = [
+            await stores.on(name, lambda kv: kv.range(prefix=b"k", consistency="serializable"))
+            for name in (node, next(name for name in stores.cluster.nodes if name != node))
+        ]
+        assert near == far
+        assert near.count == (9 if meets == "apply" else 20)
+
+    run(scenario)
 
 
 def test_a_client_without_a_session_learns_that_an_outcome_is_unknown() -> None:

@@ -266,6 +266,7 @@ def test_bad_watches_are_refused() -> None:
 ends = st.sampled_from([*KEYS, b"d"]) | st.none()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), ends), unique=True), st.data())
 def test_intervals_find_what_a_look_at_each_finds(
     ranges: list[tuple[bytes, bytes | None]], data: st.DataObject
@@ -420,8 +421,8 @@ def test_the_oracle_finds_planted_bugs(bug: str, monkeypatch: pytest.MonkeyPatch
     elif bug == "skip_on_level":
         replay = WatchHub._replay
 
-        def leap(self: WatchHub, watches: list[watching._Watch], page: watching.Revisions) -> None:
-            replay(self, watches, page[1:] if len(page) > 1 else page)
+        def leap(self: WatchHub, cohorts: list[watching._Cohort], page: watching.Revisions) -> None:
+            replay(self, cohorts, page[1:] if len(page) > 1 else page)
 
         monkeypatch.setattr(WatchHub, "_replay", leap)
     elif bug == "no_room_drops":

@@ -3,7 +3,8 @@
 leader          one leader a term
 committed       one entry an index, whoever commits it, in whatever incarnation
 backwards       neither term nor commit index of an incarnation falls; the durable term of a disk never does
-unsynced        a leader counts for a member only what that member has made durable
+unsynced        a leader counts for a member only what that member has made durable; so are the votes of a leader
+old_term        a leader commits what it has of earlier terms with an entry of its own (Raft paper, figure 8)
 state           equal states at equal indices
 """
 
@@ -19,11 +20,15 @@ from aspen.sim import Simulation
 class Watch:
     """Looks at the members of a simulation; see the module."""
 
-    def __init__(self, sim: Simulation) -> None:
+    def __init__(self, sim: Simulation, peer: str = "raft", machine: str = "ledger") -> None:
+        """`peer` and `machine` are the names of both on their nodes."""
         self.sim = sim
+        self.peer, self.machine = peer, machine
         self.leaders: dict[int, int] = {}
         self.committed: dict[int, tuple[int, int]] = {}
         """Index to (term, checksum)."""
+        self.payloads: dict[int, tuple[int, bytes]] = {}
+        """Index to what was committed there, as (kind, data)."""
         self.checked: dict[str, tuple[int, int]] = {}
         """Node to (boot of its member, index up to which its log was checked)."""
         self.terms: dict[str, tuple[int, int, int]] = {}
@@ -34,13 +39,21 @@ class Watch:
 
     def __call__(self) -> str | None:
         for name in self.sim.nodes:
-            wrong = self._look(name) or self._look_at_ledger(name)
+            node = self.sim.node(name)
+            if not node.is_up:
+                continue
+            # As `Simulation.peek`, which would look for the node twice: this is done at every instant.
+            whereis = node.system.whereis
+            peer, machine = [
+                process.actor if process is not None and process.starting is None else None
+                for process in (whereis(self.peer), whereis(self.machine))
+            ]
+            wrong = self._look(name, peer) or (None if machine is None else self.look_at_machine(name, machine))
             if wrong is not None:
                 return wrong
         return None
 
-    def _look(self, name: str) -> str | None:
-        peer = self.sim.peek(name, "raft")
+    def _look(self, name: str, peer: Any) -> str | None:
         running = peer._running if peer is not None else None
         if peer is not None and peer._stage.value not in self.stages:
             self.stages.add(peer._stage.value)
@@ -56,12 +69,17 @@ class Watch:
         return (
             self._leader(name, seat.me, core)
             or self._backwards(name, seat, core)
+            or self._old_term(name, core)
             or self._log(name, seat, log)
             or self._unsynced(core)
         )
 
     def _leader(self, name: str, me: int, core: Any) -> str | None:
         if core._role == Role.LEADER:
+            if core._term not in self.leaders and not core._configuration.outgoing:
+                wrong = self._unsynced_votes(name, core)
+                if wrong is not None:
+                    return wrong
             other = self.leaders.setdefault(core._term, me)
             if other != me:
                 return f"{name} and {other} both lead term {core._term}"
@@ -89,6 +107,7 @@ class Watch:
             entry = log.entries[index - log.offset - 1]
             found = (entry.term, zlib.crc32(entry.data))
             there = self.committed.setdefault(index, found)
+            self.payloads.setdefault(index, (int(entry.kind), entry.data))
             if there != found:
                 return f"{name} has committed {found} at {index}, where {there} was"
             self.checked[key] = (0, index)
@@ -98,7 +117,7 @@ class Watch:
         if core._role != Role.LEADER:
             return None
         for name in self.sim.nodes:
-            peer = self.sim.peek(name, "raft")
+            peer = self.sim.peek(name, self.peer)
             running = peer._running if peer is not None else None
             if running is None or running.core is core or running.core._term != core._term:
                 continue
@@ -107,9 +126,32 @@ class Watch:
                 return f"{name} has {running.core._log.stable} on its disk, and the leader counts {progress.match}"
         return None
 
-    def _look_at_ledger(self, name: str) -> str | None:
-        ledger = self.sim.peek(name, "ledger")
-        if ledger is None or not ledger.applied or self.seen.get(f"{name}/ledger") == ledger.applied:
+    def _old_term(self, name: str, core: Any) -> str | None:
+        log = core._log
+        if (
+            core._role == Role.LEADER
+            and 0 < log.term(log.commit) < core._term
+            and log.commit > max(self.committed, default=0)
+        ):
+            return f"{name} leads term {core._term}, and commits {log.commit} of term {log.term(log.commit)}"
+        return None
+
+    def _unsynced_votes(self, name: str, core: Any) -> str | None:
+        """A leader that is new: a majority has its vote for it on its disk, or a later term, or cannot be looked at."""
+        without = 0
+        for node in self.sim.nodes:
+            peer = self.sim.peek(node, self.peer)
+            running = peer._running if peer is not None else None
+            if running is not None and running.seat.me in core._configuration.voters:
+                term, vote = running.core._durable
+                without += term < core._term or (term == core._term and vote != core._id)
+        if without > (len(core._configuration.voters) - 1) // 2:
+            return f"{name} leads term {core._term}, and {without} voters have no vote for it on their disks"
+        return None
+
+    def look_at_machine(self, name: str, ledger: Any) -> str | None:
+        """Whether its state is that of the others at the same index."""
+        if not ledger.applied or self.seen.get(f"{name}/ledger") == ledger.applied:
             return None
         self.seen[f"{name}/ledger"] = ledger.applied
         digest = self.digests.setdefault(ledger.applied, ledger.digest)
