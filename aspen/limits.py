@@ -787,6 +787,10 @@ KV_CLIENT_SESSIONS_TRIED_MAX = 4
 KV_CLIENT_TIMEOUT_S = 10.0
 """How long a client tries, unless it is told."""
 
+KV_CLIENT_SILENCE_S = 1.5
+"""A client turns to another node when this one has answered nothing for so long, though it was asked; then for twice as
+long, and so on."""
+
 KV_CLIENT_SWEEP_S = 0.05
 """How often a client looks for commands whose time is over."""
 
@@ -1138,6 +1142,10 @@ _check(
 _check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
 _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
+_check(
+    KV_CLIENT_SILENCE_S > 2 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS,
+    "when a client leaves a silent leader, another is elected",
+)
 _check(RECIPE_TTL_S > LEASE_TTL_MIN_S and QUEUE_VISIBILITY_S > LEASE_TTL_MIN_S, "what is asked for is granted")
 _check(QUEUE_PUSH_MAX <= KV_TXN_OPERATIONS_MAX, "what is put in at once fits a transaction")
 _check(QUEUE_TAKE_MAX * 2 <= KV_TXN_OPERATIONS_MAX, "two conditions and two operations for each item that is taken")

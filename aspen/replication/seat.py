@@ -67,10 +67,8 @@ class Seat:
         if distribution is None or node == self._system.node:
             return False
         seen = self.members.seen.get(member)
-        heard, nonce = (seen.boot, seen.nonce) if seen is not None else (0, 0)
-        head = pack_head(
-            kind, self.group, self.cluster, member, self.me, self.disk, self.boot, self.nonce, heard, nonce
-        )
+        heard = (seen.disk, seen.boot, seen.nonce) if seen is not None else (0, 0, 0)
+        head = pack_head(kind, self.group, self.cluster, member, self.me, self.disk, self.boot, self.nonce, *heard)
         frame = head + body
         info = self.members.table.get(member)
         address = info.address if info is not None else ""
