@@ -558,6 +558,9 @@ REPLICATION_ELECTION_TICKS = 14
 """A follower that hears nothing for so long to twice so long begins an election: 0.7 s to 1.4 s."""
 REPLICATION_HEARTBEAT_TICKS = 2
 
+REPLICATION_TELL_COMMIT_S = 0.005
+"""Idle members learn of a commit after so long, unless an append tells them first."""
+
 REPLICATION_APPEND_BYTES_MAX = 128 * 1024
 """Data of the entries in one message, which then fits the lossy lane. A larger entry takes the reliable one."""
 
@@ -783,6 +786,10 @@ KV_CLIENT_SESSIONS_TRIED_MAX = 4
 
 KV_CLIENT_TIMEOUT_S = 10.0
 """How long a client tries, unless it is told."""
+
+KV_CLIENT_SILENCE_S = 1.5
+"""A client turns to another node when this one has answered nothing for so long, though it was asked; then for twice as
+long, and so on."""
 
 KV_CLIENT_SWEEP_S = 0.05
 """How often a client looks for commands whose time is over."""
@@ -1135,6 +1142,10 @@ _check(
 _check(KV_PROPOSAL_COMMANDS_MAX <= KV_BATCH_COMMANDS_MAX, "a proposal is a batch")
 _check(KV_CLIENT_SESSION_WINDOW < KV_SESSION_WINDOW, "a client never meets the window of its session")
 _check(KV_FLUSH_S * 4 < KV_MACHINE_STOP_S, "the last flush has its time")
+_check(
+    KV_CLIENT_SILENCE_S > 2 * REPLICATION_TICK_S * REPLICATION_ELECTION_TICKS,
+    "when a client leaves a silent leader, another is elected",
+)
 _check(RECIPE_TTL_S > LEASE_TTL_MIN_S and QUEUE_VISIBILITY_S > LEASE_TTL_MIN_S, "what is asked for is granted")
 _check(QUEUE_PUSH_MAX <= KV_TXN_OPERATIONS_MAX, "what is put in at once fits a transaction")
 _check(QUEUE_TAKE_MAX * 2 <= KV_TXN_OPERATIONS_MAX, "two conditions and two operations for each item that is taken")
@@ -1159,6 +1170,7 @@ _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
 _check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
+_check(REPLICATION_TELL_COMMIT_S * 4 < REPLICATION_TICK_S, "members are told before a heartbeat would")
 _check(WATCH_STREAM_BYTES_MIN * WATCH_STREAMS_MAX <= WATCH_HUB_BYTES_MAX, "what streams hold is bounded in all")
 _check(
     max(WATCH_FRAGMENT_BYTES, WATCH_ANSWER_BYTES, KV_REQUEST_BYTES_MAX * 2) + 4 * WATCHES_PER_STREAM_MAX + 4096

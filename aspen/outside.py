@@ -188,7 +188,8 @@ class OutsideFinder:
         way = ways[self._turn % len(ways)]
         channel = await self._open(way)
         leader = self._record_of(self.greeting.get("leader"))
-        if leader is None or self.greeting.get("node_id") == leader.node_id:
+        # After a failure the leader that this node knows of may be the one that failed: it hands over to the next.
+        if failed or leader is None or self.greeting.get("node_id") == leader.node_id:
             return channel
         greeting = self.greeting
         try:

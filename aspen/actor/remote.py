@@ -61,7 +61,7 @@ class Far(Protocol):
 class RemoteProcess(Process):
     """An actor of another node, or whoever holds a name there."""
 
-    __slots__ = ("__weakref__", "far", "far_name", "far_pid")
+    __slots__ = ("__weakref__", "far", "far_name", "far_pid", "heads")
 
     def __init__(self, system: System, blueprint: Blueprint, pid: Pid, name: object, far: Far) -> None:
         super().__init__(system, pid.serial, blueprint, None)
@@ -70,6 +70,8 @@ class RemoteProcess(Process):
         self.far_name = name
         """None, or the name under which it is looked up there at each message."""
         self.far = far
+        self.heads: dict[str, bytes] = {}
+        """For `far`: what it has encoded of casts, by handler, up to their arguments."""
 
     @property
     def pid(self) -> Pid:

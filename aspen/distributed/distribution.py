@@ -334,6 +334,10 @@ class Distribution(Actor):
         except (NotReachable, Overloaded):
             return False
 
+    def flush_replicated(self) -> None:
+        """For replicated groups: what was queued in this turn leaves at once, before what takes the processor."""
+        self._links.flush()
+
     def send_membership(self, peer: str, frame: bytes) -> None:
         """For membership: sends a frame, or not."""
         try:

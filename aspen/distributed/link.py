@@ -203,8 +203,7 @@ class Link:
         if type(value) is Lossy:
             if lane != LOSSY:
                 raise BadFrame(f"lossy messages on lane {lane}")
-            if self._lossy.is_news(value.seq):
-                self._status_ns = min(self._status_ns, now_ns + pacing.ACK_DELAY_NS)
+            if self._lossy.is_news(value.seq, sum(map(len, value.messages))):
                 self._effects.append(Deliver(lane, value.messages))
             return
         if lane != CONTROL:
@@ -503,8 +502,8 @@ class Link:
     @property
     def wants_flush(self) -> bool:
         """Whether `flush` may have something to do."""
-        (a, b), (one, other) = self._streams, self._outboxes
-        return bool(a.ack_due or b.ack_due or one.messages or other.messages or self._lossy.waiting)
+        (a, b), (one, other), lossy = self._streams, self._outboxes, self._lossy
+        return bool(a.ack_due or b.ack_due or one.messages or other.messages or lossy.waiting or lossy.ack_due)
 
     def flush(self, now_ns: int) -> None:
         """Makes frames of what was sent, and of acknowledgements that are due. Once a tick."""
@@ -516,7 +515,7 @@ class Link:
             if self._lossy.waiting:
                 for frame in self._lossy.pack(self.session, now_ns):
                     self._effects.append(Transmit(LOSSY, frame))
-        if self._streams[0].ack_due or self._streams[1].ack_due:
+        if self._streams[0].ack_due or self._streams[1].ack_due or self._lossy.ack_due:
             self._say_status(now_ns)
 
     def _flush_lane(self, lane: int, now_ns: int) -> None:
@@ -536,6 +535,7 @@ class Link:
             return
         gaps = sum(1 << lane for lane in RELIABLE if self._streams[lane].gap)
         statuses = (self._streams[0].acknowledge(), self._streams[1].acknowledge())
+        self._lossy.said()
         for stream in self._streams:
             stream.gap = False
         self._effects.append(Transmit(CONTROL, frames.status(self.session, gaps, self._lossy.seen, statuses)))

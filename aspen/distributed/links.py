@@ -158,6 +158,11 @@ class Links:
             self._touch(entry)
         return pin
 
+    def flush(self) -> None:
+        """Has what was sent in this turn leave now, and not at its end: for those who know that it is all."""
+        if self._dirty:
+            self._flush_dirty()
+
     def hold(self, peer: str, held: bool = True) -> None:
         """Grants the peer no more credit: when what it has is used up, it waits, until `hold(peer, False)`."""
         entry = self._entries.get(peer)
@@ -295,7 +300,10 @@ class Links:
 
     def _flush(self) -> None:
         self._is_flush_scheduled = False
-        if self._closed:
+        self._flush_dirty()
+
+    def _flush_dirty(self) -> None:
+        if self._closed or not self._dirty:
             return
         now_ns = self._now_ns()
         dirty, self._dirty = self._dirty, {}

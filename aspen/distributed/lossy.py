@@ -7,6 +7,8 @@ from typing import Final
 
 from aspen.distributed import frames
 from aspen.limits import (
+    LINK_ACK_EVERY_BYTES,
+    LINK_ACK_EVERY_FRAMES,
     LINK_BATCH_MESSAGES_MAX,
     LINK_CHUNK_BYTES_MAX,
     LINK_RETRANSMIT_MIN_S,
@@ -21,7 +23,7 @@ _FORGOTTEN_NS: Final = round(LINK_RETRANSMIT_MIN_S * 1e9)
 class LossyLane:
     """What is sent and seen on the lossy lane in one session."""
 
-    __slots__ = ("_flying", "_flying_bytes", "_sent", "bytes", "seen", "waiting")
+    __slots__ = ("_flying", "_flying_bytes", "_sent", "_unsaid_bytes", "_unsaid_frames", "bytes", "seen", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
@@ -30,6 +32,8 @@ class LossyLane:
         """Of what waits."""
         self.seen = 0
         """Number of the last frame that came."""
+        self._unsaid_frames = self._unsaid_bytes = 0
+        """What came since the peer was last told."""
         self._sent = 0
         self._flying: deque[tuple[int, int, int]] = deque()
         """(number, bytes, sent at) of frames of which the peer has not said that they came."""
@@ -43,12 +47,26 @@ class LossyLane:
         self.bytes += len(message)
         return True
 
-    def is_news(self, seq: int) -> bool:
-        """Whether a frame that came is later than all before."""
+    def is_news(self, seq: int, size: int) -> bool:
+        """Whether a frame that came, of so many bytes, is later than all before."""
         if seq <= self.seen:
             return False
         self.seen = seq
+        self._unsaid_frames += 1
+        self._unsaid_bytes += size
         return True
+
+    @property
+    def ack_due(self) -> bool:
+        """Whether so much came that the peer must be told: else it takes as lost what is on its way, and sends no more.
+
+        Less is told with the heartbeats; the peer forgets by itself.
+        """
+        return self._unsaid_frames >= LINK_ACK_EVERY_FRAMES or self._unsaid_bytes >= LINK_ACK_EVERY_BYTES
+
+    def said(self) -> None:
+        """The peer is told of what came."""
+        self._unsaid_frames = self._unsaid_bytes = 0
 
     def acknowledged(self, seq: int) -> None:
         """The peer has seen this frame, and will take none before it."""

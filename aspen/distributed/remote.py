@@ -62,6 +62,8 @@ DOWN: Final = 10
 START: Final = 11
 
 
+_NO_ARGUMENTS: Final = wire.encode(())
+
 Handlers: TypeAlias = dict[int, Callable[..., None]]
 """Who takes a message, by what it is about."""
 
@@ -184,6 +186,7 @@ class Remote:
             found = self._stand_ins[key] = RemoteProcess(self.system, blueprint, pid, name, self)
         elif not found.blueprint.specs:
             found.blueprint = blueprint  # It was known by its pid only.
+            found.heads.clear()
         return found
 
     def ref_of(self, pid: Pid, kind: str) -> Any:
@@ -195,8 +198,20 @@ class Remote:
 
     def cast(self, target: RemoteProcess, name: str, args: tuple[Any, ...]) -> None:
         """Sends a cast. What is not taken becomes a dead letter."""
-        if not self._send(target.pid.node, (CAST, _address(target), name, args)):
+        head = target.heads.get(name) or self._head(target, name)
+        prefix = self._carrier.prefix
+        try:
+            data = wire.encode_last(head, len(prefix), args)
+        except NotEncodable:
+            data = wire.encode((CAST, _address(target), name, args), prefix=prefix)  # It names where in the whole.
+        if not self._carrier.send(target.far_pid.node, data):
             self.system.dead_letter(target, "overloaded", (name, *args))
+
+    def _head(self, target: RemoteProcess, name: str) -> bytes:
+        """What casts to a handler of an actor begin with, encoded once: their arguments are the last thing in them."""
+        whole = wire.encode((CAST, _address(target), name, ()), prefix=self._carrier.prefix)
+        head = target.heads[name] = whole[: -len(_NO_ARGUMENTS)]
+        return head
 
     def call(self, target: RemoteProcess, name: str, args: tuple[Any, ...], reply: Reply[Any], urgent: bool) -> None:
         """Sends a call; `reply` is answered, or fails."""

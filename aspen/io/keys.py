@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,8 +281,12 @@ def _trusted_locked(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
+_LOOK_EVERY_NS: Final = 1_000_000
+"""Between two looks at a file: a look costs as much as the rest of what is done for a frame of a peer."""
+
+
 class TrustedKeys:
-    """The `trusted` file of a directory as it is now: a change on disk counts from the next question on.
+    """The `trusted` file of a directory as it is now: a change on disk counts a millisecond later.
 
     A file that cannot be read or has a wrong line trusts nobody; the log says why.
     """
@@ -290,7 +295,7 @@ class TrustedKeys:
         self._directory = directory
         self._path = str(directory / TRUSTED_NAME)
         """As text: it is looked at for each frame of a peer."""
-        self._stamp: tuple[int, int, int] | None = None
+        self._looked_ns = 0
         self._trusted = load_trusted(directory)
         self._stamp = self._stamp_now()
 
@@ -319,6 +324,10 @@ class TrustedKeys:
         return self._trusted.authorize(curve_key_z85)
 
     def _look(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns < _LOOK_EVERY_NS:
+            return
+        self._looked_ns = now_ns
         stamp = self._stamp_now()
         if stamp != self._stamp:
             self._stamp = stamp

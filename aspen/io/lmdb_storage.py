@@ -280,6 +280,23 @@ class LmdbTransaction:
                 raise translated(error, self._storage.path) from error
         return (key, value) if key < stop else None
 
+    def chunk(self, table: str, start: bytes, stop: bytes, size: int) -> list[tuple[bytes, bytes]]:
+        """The first `size` steps of a `scan`, in less time. Of a transaction that only reads."""
+        with self._lock:
+            self._check(start)
+            try:
+                cursor = self._cursors.get(table)
+                if cursor is None:
+                    cursor = self._cursors[table] = self._raw.cursor(self._table(table))
+                if not cursor.set_range(start):
+                    return []
+                rows: list[tuple[bytes, bytes]] = list(islice(cursor.iternext(), size))
+            except lmdb.Error as error:
+                raise translated(error, self._storage.path) from error
+        if rows and rows[-1][0] >= stop:
+            del rows[bisect_left(rows, (stop,)) :]
+        return rows
+
     def scan(
         self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:

@@ -6,6 +6,7 @@ They may wait: for the disk, for a change of the members. So each is a task of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
@@ -13,11 +14,12 @@ from typing import Any, Final, Protocol
 
 from aspen import wire
 from aspen.actor import System
+from aspen.distributed import distribution_of
 from aspen.errors import AspenError, BadFrame, Overloaded, Unknown, UsageError
 from aspen.kv.machine import Machine
 from aspen.kv.snapshots import Snapshots
 from aspen.limits import KV_ADMIN_MAX
-from aspen.trust import Role
+from aspen.trust import Role, decode_node_id
 from aspen.types import describe_reason
 
 log = logging.getLogger("aspen.kv")
@@ -179,8 +181,28 @@ async def _hash(store: Store, args: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _member_add(store: Store, args: dict[str, Any]) -> int:
-    added: int = await store.peer.add_learner(args["node"], address=args["address"])
+    node, name, address = _node_called(store.system, args["node"])
+    added: int = await store.peer.add_learner(node, name, args["address"] or address)
     return added
+
+
+def _node_called(system: System, which: str) -> tuple[str, str, str]:
+    """Id, name and address of the node of the cluster that is called so, or has that id. Any id will do.
+
+    Raises:
+        UsageError: none is called so, or several are.
+    """
+    distribution = distribution_of(system)
+    known = distribution.nodes() if distribution is not None else []
+    found = [node for node in known if which in (node.node_id, node.name)]
+    if len(found) == 1:
+        return found[0].node_id, found[0].name, found[0].address
+    with contextlib.suppress(ValueError):
+        decode_node_id(which)
+        return which, "", ""
+    names = ", ".join(sorted(node.name for node in known)) or "none"
+    how = "several nodes are" if found else "no node that is up is"
+    raise UsageError(f"{how} called {which!r}; there are: {names}. A node that was never met is given by its id")
 
 
 async def _member_promote(store: Store, args: dict[str, Any]) -> None:

@@ -83,7 +83,8 @@ _TXN = Struct("<III")
 _UPDATE = Struct("<II")
 _STAMPED = Struct("<Iii")
 _OPERATION = Struct("<BI")
-_KV = Struct("<QQQqII")
+RANGED_KV: Final = Struct("<QQQqII")
+"""Before the key and the value of each key in a result: create, mod, version, lease, both lengths."""
 _ERROR = Struct("<BHq")
 _SIMPLE = Struct("<BQ")
 _DELETED = Struct("<BQQI")
@@ -448,6 +449,11 @@ def found(revision: int, kv: KeyValue | None) -> bytes:
     )
 
 
+def ranged(revision: int, count: int, *, more: bool, keys: int, parts: list[bytes]) -> bytes:
+    """The result of a range, of the parts of its keys: each `RANGED_KV`, key, value."""
+    return _RANGED.pack(_R_RANGE, revision, count, more, keys) + b"".join(parts)
+
+
 def put_done(revision: int) -> bytes:
     """The result of a put without options."""
     return _SIMPLE.pack(_R_PUT, revision)
@@ -484,26 +490,22 @@ def decode_result(data: bytes) -> Result:
 
 def _encode_kv(kv: KeyValue) -> bytes:
     key, value, create, mod, version, lease = kv
-    return _KV.pack(create, mod, version, lease, len(key), len(value)) + key + value
-
-
-def _decode_kv(data: bytes, at: int, stop: int) -> tuple[KeyValue, int]:
-    create, mod, version, lease, key_length, value_length = _KV.unpack_from(data, at)
-    at += _KV.size
-    value_at = at + key_length
-    after = value_at + value_length
-    if after > stop:
-        raise ValueError("a key is cut short")
-    return KeyValue(data[at:value_at], data[value_at:after], create, mod, version, lease), after
+    return RANGED_KV.pack(create, mod, version, lease, len(key), len(value)) + key + value
 
 
 def _decode_kvs(data: bytes, at: int, stop: int, count: int) -> tuple[tuple[KeyValue, ...], int]:
-    if count * _KV.size > stop - at:
+    if count * RANGED_KV.size > stop - at:
         raise ValueError("more keys than bytes for them")
     kvs = []
+    new, unpack, size = tuple.__new__, RANGED_KV.unpack_from, RANGED_KV.size
     for _ in range(count):
-        kv, at = _decode_kv(data, at, stop)
-        kvs.append(kv)
+        create, mod, version, lease, key_length, value_length = unpack(data, at)
+        value_at = at + size + key_length
+        after = value_at + value_length
+        if after > stop:
+            raise ValueError("a key is cut short")
+        kvs.append(new(KeyValue, (data[at + size : value_at], data[value_at:after], create, mod, version, lease)))
+        at = after
     return tuple(kvs), at
 
 
@@ -514,7 +516,7 @@ def _decode_result(data: bytes, at: int, stop: int, depth: int) -> tuple[Result,
             return PutResult(_SIMPLE.unpack_from(data, at)[1]), at + _SIMPLE.size
         case 2:
             revision = _SIMPLE.unpack_from(data, at)[1]
-            prev_kv, at = _decode_kv(data, at + _SIMPLE.size, stop)
+            (prev_kv,), at = _decode_kvs(data, at + _SIMPLE.size, stop, 1)
             return PutResult(revision, prev_kv), at
         case 3:
             _, revision, deleted, count = _DELETED.unpack_from(data, at)

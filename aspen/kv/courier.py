@@ -12,6 +12,9 @@ What went wrong with an exchange decides what becomes of its commands:
                                                                    whose session tells a repetition; else `Unknown`
     anything else                                                  the caller gets the error
 
+    nothing was answered for as long as an election takes          asked elsewhere when that is harmless, as above; else
+                                                                   the answer is waited for
+
 until the command's deadline. Then the caller gets `CallTimeout` when it was certainly not executed, and `Unknown` when
 it may have been.
 
@@ -46,6 +49,7 @@ from aspen.limits import (
     KV_CLIENT_BACKOFF_MAX_S,
     KV_CLIENT_BACKOFF_MIN_S,
     KV_CLIENT_CONNECT_S,
+    KV_CLIENT_SILENCE_S,
     KV_CLIENT_SWEEP_S,
     KV_CLIENT_WAITING_MAX,
     KV_EXCHANGE_BYTES_MAX,
@@ -103,15 +107,33 @@ class _Item:
         """Whether it may have been executed."""
 
 
+class _Exchange:
+    """Commands that were sent."""
+
+    __slots__ = ("begun_s", "channel", "items")
+
+    def __init__(self, items: list[_Item], channel: Channel, begun_s: float) -> None:
+        self.items: list[_Item | None] = [*items]
+        """In the order in which they were sent; None for those that were taken out of it, to be asked elsewhere."""
+        self.channel, self.begun_s = channel, begun_s
+
+    @property
+    def held(self) -> list[_Item]:
+        """Those that wait for this answer."""
+        return [item for item in self.items if item is not None]
+
+
 class _Lane:
     """The commands of one kind."""
 
-    __slots__ = ("armed", "kind", "under_way", "waiting")
+    __slots__ = ("armed", "kind", "left_behind", "under_way", "waiting")
 
     def __init__(self, kind: int) -> None:
         self.kind = kind
         self.waiting: deque[_Item] = deque()
-        self.under_way: dict[int, list[_Item]] = {}
+        self.under_way: dict[int, _Exchange] = {}
+        self.left_behind: dict[int, _Exchange] = {}
+        """Exchanges of a channel that fell silent, with the writes that must not be repeated."""
         self.armed = False
 
 
@@ -138,6 +160,10 @@ class Courier:
         self._resume_at = 0.0
         self._failed = 0
         self._exchanges = 0
+        self._answered_s = 0.0
+        """When a channel last answered."""
+        self._silences = 0
+        """Channels in a row that were left as they did not answer."""
         self._held = 0
         """Commands that have no result yet."""
         self._sweeper: asyncio.TimerHandle | None = None
@@ -251,6 +277,7 @@ class Courier:
                 self._fail(item, Unknown(str(error)) if item.maybe and not item.repeatable else error)
             lane.waiting.clear()
             lane.under_way.clear()
+            lane.left_behind.clear()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -286,7 +313,7 @@ class Courier:
         if not items:
             return
         self._exchanges = number = self._exchanges + 1
-        lane.under_way[number] = items
+        lane.under_way[number] = _Exchange(items, channel, self._loop.time())
         channel.begin(
             lane.kind, encode_batch(bodies), lambda data, error: self._answered(lane, number, channel, data, error)
         )
@@ -296,9 +323,11 @@ class Courier:
     def _answered(
         self, lane: _Lane, number: int, channel: Channel, data: bytes | None, error: BaseException | None
     ) -> None:
-        items = lane.under_way.pop(number, None)
-        if items is None:
-            return  # Closed meanwhile.
+        exchange = lane.under_way.pop(number, None) or lane.left_behind.pop(number, None)
+        if exchange is None:
+            return  # Closed meanwhile, or all of it is asked elsewhere.
+        items = exchange.items
+        self._answered_s = self._loop.time()
         if data is not None:
             try:
                 results = decode_batch(data)
@@ -308,13 +337,13 @@ class Courier:
                 if len(results) > len(items) or not results or (lane.kind == WRITE and len(results) < len(items)):
                     data, error = None, NotReachable("the store's answer has not as many results as were asked for")
         if data is not None:
-            self._failed = 0
+            self._failed = self._silences = 0
             if len(results) < len(items):  # More would not have fitted an answer.
-                lane.waiting.extendleft(reversed(items[len(results) :]))
+                lane.waiting.extendleft(reversed([item for item in items[len(results) :] if item is not None]))
                 del items[len(results) :]
-            self._held -= len(items)
+            self._held -= len(exchange.held)
             for item, result in zip(items, results, strict=True):
-                if not item.future.done():
+                if item is not None and not item.future.done():
                     if result[:3] == _SESSION_UNKNOWN and not item.maybe:
                         item.future.set_exception(SessionOver())
                     else:
@@ -322,7 +351,7 @@ class Courier:
             if not channel.leads and lane.kind in (WRITE, LEASE):
                 self._move(channel)
         elif error is not None:
-            self._retry(lane, items, channel, error)
+            self._retry(lane, exchange.held, channel, error)
         if lane.waiting:
             self._arm(lane)
 
@@ -400,7 +429,9 @@ class Courier:
     async def _connect_now(self) -> None:
         try:
             await self._pause()
-            async with asyncio.timeout(KV_CLIENT_CONNECT_S):
+            # Another node may stand still as well: the next is tried sooner.
+            patience_s = KV_CLIENT_SILENCE_S * 2 ** min(self._silences, 10) if self._silences else KV_CLIENT_CONNECT_S
+            async with asyncio.timeout(min(patience_s, KV_CLIENT_CONNECT_S)):
                 self._channel = await self._finder.find(self._failed)
         except (AccessDenied, UsageError) as error:
             self._connecting = None
@@ -438,16 +469,61 @@ class Courier:
         elif new is not self._channel:
             new.close()
 
+    def _leave_if_silent(self) -> None:
+        """Turns to another node when this one has answered nothing for as long as electing another leader takes.
+
+        It may stand still, and a connection to a process that does looks sound. Reads, and writes whose session tells a
+        repetition, are asked again elsewhere; for other writes the answer may still come.
+        """
+        channel, now_s = self._channel, self._loop.time()
+        if channel is None or self._connecting is not None:
+            return
+        sent = [one for lane in self._lanes.values() for one in lane.under_way.values() if one.channel is channel]
+        patience_s = min(KV_CLIENT_SILENCE_S * 2**self._silences, KV_EXCHANGE_S)
+        since_s = max(self._answered_s, min((one.begun_s for one in sent), default=now_s))
+        if now_s - since_s < patience_s:
+            return
+        self._silences += 1
+        self._failed += 1
+        self._why = NotReachable(f"the node has answered nothing for {patience_s:g} s")
+        self._channel = None
+        for lane in self._lanes.values():
+            self._take_elsewhere(lane, channel)
+        if any(one.channel is channel for one in self._lanes[WRITE].left_behind.values()):
+            self._loop.call_later(KV_EXCHANGE_S, channel.close)
+        else:
+            channel.close()
+
+    def _take_elsewhere(self, lane: _Lane, channel: Channel) -> None:
+        for number in [number for number, one in lane.under_way.items() if one.channel is channel][::-1]:
+            exchange = lane.under_way.pop(number)
+            moved = []
+            for place, item in enumerate(exchange.items):
+                if item is None or (lane.kind == WRITE and not item.repeatable and not item.future.done()):
+                    continue
+                exchange.items[place] = None
+                if item.future.done():
+                    self._held -= 1
+                else:
+                    item.maybe = item.maybe or lane.kind == WRITE
+                    moved.append(item)
+            if exchange.held:
+                lane.left_behind[number] = exchange
+            lane.waiting.extendleft(reversed(moved))
+        if lane.waiting:
+            self._arm(lane)
+
     # -- deadlines -------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
         now_s = self._loop.time()
+        self._leave_if_silent()
         for lane in self._lanes.values():
             for item in lane.waiting:
                 if item.deadline_s <= now_s and not item.future.done():
                     self._expire(item)
-            for items in lane.under_way.values():
-                for item in items:
+            for exchange in (*lane.under_way.values(), *lane.left_behind.values()):
+                for item in exchange.held:
                     if item.deadline_s <= now_s and not item.future.done():
                         item.maybe = item.maybe or lane.kind == WRITE
                         self._expire(item)
@@ -471,7 +547,8 @@ class Courier:
             item.future.set_exception(error)
 
     def _items(self, lane: _Lane) -> list[_Item]:
-        return [*lane.waiting, *(item for items in lane.under_way.values() for item in items)]
+        sent = (*lane.under_way.values(), *lane.left_behind.values())
+        return [*lane.waiting, *(item for exchange in sent for item in exchange.held)]
 
 
 def _settle(future: asyncio.Future[bytes], data: bytes | None, error: BaseException | None) -> None:

@@ -41,7 +41,7 @@ from aspen.kv.layout import (
     unescape,
 )
 from aspen.kv.types import FROM_KEY, Alarm, ErrorCode, KeyValue
-from aspen.kv.write_behind import WriteBehind
+from aspen.kv.write_behind import Row, WriteBehind
 from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES, KV_QUOTA_CLEARED
 
 _SKIPPED_MAX: Final = 16
@@ -301,6 +301,10 @@ class Keyspace:
         for row, record in self._tables.scan(MVCC, stem + newest_at(revision), stem + AFTER_VERSIONS):
             return Version(key, *revision_of(row), record) if record[0] == LIVE else None
         return None
+
+    def rows(self, table: str, start: bytes, stop: bytes, size: int) -> tuple[list[Row], bytes | None]:
+        """Some rows as they are; see `WriteBehind.rows`."""
+        return self._tables.rows(table, start, stop, size)
 
     def scan(self, key: bytes, end: bytes, revision: int, *, deleted: bool = False) -> Iterator[Version]:
         """The keys of a range as they were at a revision, in order; `deleted`: those deleted by then too.

@@ -43,6 +43,7 @@ from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import META, TABLES
 from aspen.kv.leases import Leases
 from aspen.kv.numbers import KeyspaceStatus, Status
+from aspen.kv.plain_ranges import range_bytes
 from aspen.kv.ranges import check_key, check_range, read_in_steps, read_range
 from aspen.kv.sessions import Session, Sessions
 from aspen.kv.transactions import Choosing, Writing
@@ -453,7 +454,7 @@ class Machine:
             decoded = decode_command(command)
             request = decoded.request
             if isinstance(request, RangeRequest):
-                return encode_result(self.range(request, decoded.keyspace))
+                return range_bytes(self.keyspace(decoded.keyspace), request)
             if isinstance(request, TxnRequest):
                 return encode_result(self.query(request, decoded.keyspace))
             return encode_error(ErrorCode.BAD_COMMAND)

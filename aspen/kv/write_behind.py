@@ -24,6 +24,8 @@ from aspen.traits import Storage, StorageTransaction
 
 _CHECKSUM: Final = Struct("<I")
 CHECKSUM_BYTES: Final = 4
+_RESIDUE: Final = 0x2144DF1C
+"""The CRC of any bytes with their own CRC behind them."""
 _INSERTED_MAX: Final = 16
 """New keys up to which a layer puts each in its place instead of sorting."""
 
@@ -180,6 +182,48 @@ class WriteBehind:
                 stop = last
             elif last is not None:
                 start = last + b"\0"
+
+    def rows(self, table: str, start: bytes, stop: bytes, size: int) -> tuple[list[Row], bytes | None]:
+        """Some keys and values of `[start, stop)` in order, about `size`; and where to go on, None at the end.
+
+        Those who want many take less time for them than by `scan`, and may leave some out on the way.
+        """
+        stored = self._stored(table, start, stop, size)
+        after = stored[-1][0] + b"\0" if len(stored) == size else None
+        layers = [self._active[table]] if self._flush is None else [self._flush.layers[table], self._active[table]]
+        over: list[tuple[Layer, int, int]] = []
+        for layer in layers:
+            low, high = layer.bounds(start, stop if after is None else after)
+            if high - low > size:
+                high = low + size
+                after = layer.order()[high - 1] + b"\0"
+            if low < high:
+                over.append((layer, low, high))
+        if not over:
+            return stored, after
+        merged: dict[bytes, bytes | None] = dict(stored)
+        for layer, low, high in over:
+            values = layer.values
+            merged.update([(key, values[key]) for key in layer.order()[low:high]])
+        keys = sorted(merged)
+        if after is not None:
+            del keys[bisect_left(keys, after) :]
+        return [(key, value) for key in keys if (value := merged[key]) is not None], after
+
+    def _stored(self, table: str, start: bytes, stop: bytes, size: int) -> list[Row]:
+        """The first rows of `[start, stop)` of what the storage has alone."""
+        reader = self._reader or self._read()
+        chunk = getattr(reader, "chunk", None)
+        if chunk is None:
+            return list(islice(self.scan_stored(table, start, stop), size))
+        try:
+            rows: list[Row] = chunk(table, start, stop, size)
+        except ReadTooOld:
+            return list(islice(self.scan_stored(table, start, stop), size))
+        for key, sealed in rows:
+            if crc32(sealed, crc32(key)) != _RESIDUE:
+                unseal(table, key, sealed)
+        return [(key, sealed[:-CHECKSUM_BYTES]) for key, sealed in rows]
 
     def first_stored(self, table: str, start: bytes, stop: bytes) -> Row | None:
         """The first row of `[start, stop)` of what the storage has alone."""

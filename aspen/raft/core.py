@@ -179,6 +179,11 @@ class Raft(Membership):
             raise ProposalDropped(f"{self._uncommitted_bytes} bytes are not committed yet; try again later")
         return self._append_own(payloads)
 
+    def tell_commit(self) -> None:
+        """Has idle members told of the commit index that they do not know, for a host without `eager_commit`."""
+        if self._role == LEADER:
+            self._commit_notice = True
+
     def report_unreachable(self, member: MemberId) -> None:
         """Tells that messages to a member were probably lost: the leader sends carefully until it answers."""
         peer = self._peers.get(member)

@@ -109,6 +109,8 @@ class Reading(Following):
             if reader == self._id:
                 self._reads.append(ReadState(context, index))
             else:
+                # It waits until it has applied so much, and may not know yet that it may.
+                self._commit_notice = True
                 self._send(
                     Message(
                         MessageKind.READ_INDEX_RESPONSE,

@@ -23,6 +23,7 @@ from aspen.errors import (
     StorageCorrupt,
     StorageFailed,
 )
+from aspen.limits import REPLICATION_TELL_COMMIT_S
 from aspen.otp.actor import Actor
 from aspen.raft import Configuration, decode_configuration, encode_configuration
 from aspen.replication.mailroom import Inbox, mailroom_of
@@ -155,6 +156,7 @@ class Enrolment(Actor):
 
     def _run(self, seat: Seat) -> None:
         running = self._running = Running(self.ctx, self._options, seat, self._wake)
+        running.tell_later = self._tell_commit_later
         running.on_leadership = self._led
         running.on_seen = lambda seen: self._admit_released(seat, seen)
         self._stage, self._why = Stage.RUNNING, ""
@@ -257,6 +259,9 @@ class Enrolment(Actor):
                 self._ending.set()
             else:
                 send_unbounded(self._process, "drive", ())
+
+    def _tell_commit_later(self) -> None:
+        self.ctx.call_after(REPLICATION_TELL_COMMIT_S, lambda: send_unbounded(self._process, "tell_commit", ()))
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now_ns = self.ctx.now_ns()

@@ -88,7 +88,7 @@ class Gate:
                 return DISK
             if packet.boot < seen.boot or (packet.boot == seen.boot and seen.nonce not in (0, packet.nonce)):
                 return BOOT
-        if members.is_of_the_past(packet.to_boot, packet.to_nonce):
+        if members.is_of_the_past(packet.to_disk, packet.to_boot, packet.to_nonce):
             return PAST
         if seen is None or packet.boot > seen.boot:
             members.seen[sender] = seen = Seen(packet.disk, packet.boot, packet.nonce)

@@ -129,9 +129,9 @@ class Members:
         while len(self.boots) > REPLICATION_BOOTS_KEPT:
             del self.boots[next(iter(self.boots))]
 
-    def is_of_the_past(self, heard: int, nonce: int) -> bool:
-        """Whether this directory lacks a boot of this member that another has heard."""
-        if not heard or not self.boots:
+    def is_of_the_past(self, disk: int, heard: int, nonce: int) -> bool:
+        """Whether this directory lacks a boot of its own that another has heard. One of another disk is none."""
+        if not heard or disk != self.disk or not self.boots:
             return False
         if heard > next(reversed(self.boots)):
             return True

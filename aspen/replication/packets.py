@@ -57,15 +57,16 @@ class Packet(NamedTuple):
     """The sender's."""
     nonce: int = 0
     """Of that boot."""
+    to_disk: int = 0
     to_boot: int = 0
-    """The latest boot of the receiver that the sender has heard; 0: none."""
+    """The disk of the receiver, and its latest boot, that the sender has heard; 0: none."""
     to_nonce: int = 0
     """Of that boot; 0: not known."""
     body: bytes = b""
 
 
-_HEAD: Final = Struct("<BBIQQQQQQQQ")
-"""Format, kind, group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce."""
+_HEAD: Final = Struct("<BBIQQQQQQQQQ")
+"""Format, kind, group, cluster, to, sender, disk, boot, nonce, to_disk, to_boot, to_nonce."""
 _FORMAT: Final = 2
 _KINDS: Final = tuple(PacketKind)
 
@@ -81,11 +82,12 @@ def pack_head(
     disk: int,
     boot: int,
     nonce: int,
+    to_disk: int = 0,
     to_boot: int = 0,
     to_nonce: int = 0,
 ) -> bytes:
     """What stands before the body."""
-    return _HEAD.pack(_FORMAT, kind, group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce)
+    return _HEAD.pack(_FORMAT, kind, group, cluster, to, sender, disk, boot, nonce, to_disk, to_boot, to_nonce)
 
 
 def unpack(frame: bytes) -> Packet:
@@ -96,10 +98,12 @@ def unpack(frame: bytes) -> Packet:
     """
     if len(frame) < HEAD_BYTES:
         raise BadFrame("a message of a group is cut short")
-    format_, kind, group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce = _HEAD.unpack_from(frame)
+    format_, kind, group, cluster, to, sender, disk, boot, nonce, to_disk, to_boot, to_nonce = _HEAD.unpack_from(frame)
     if format_ != _FORMAT or kind >= len(_KINDS):
         raise BadFrame(f"a message of a group has format {format_}, kind {kind}; this node knows format {_FORMAT}")
-    return Packet(_KINDS[kind], group, cluster, to, sender, disk, boot, nonce, to_boot, to_nonce, frame[HEAD_BYTES:])
+    return Packet(
+        _KINDS[kind], group, cluster, to, sender, disk, boot, nonce, to_disk, to_boot, to_nonce, frame[HEAD_BYTES:]
+    )
 
 
 def group_of(frame: bytes) -> int:

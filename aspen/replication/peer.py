@@ -271,6 +271,14 @@ class RaftPeer(Enrolment):
         """Its own: looks at what has come and what is done."""
         self._drive()
 
+    @cast
+    def tell_commit(self) -> None:
+        """Its own: members that are idle are to know what is committed."""
+        running = self._running
+        if running is not None:
+            running.tell_commit()
+            self._drive()
+
     def _drive(self) -> None:
         self._is_woken = False
         if self._opening is not None and self._opening.done():

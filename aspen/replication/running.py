@@ -74,6 +74,7 @@ class Running:
                 inflight_messages_max=options.inflight_messages_max,
                 inflight_bytes_max=options.inflight_bytes_max,
                 uncommitted_bytes_max=options.uncommitted_bytes_max,
+                eager_commit=False,
             ),
             Restored(
                 recovered.hard_state,
@@ -129,6 +130,10 @@ class Running:
         """Of entries above the mark, about."""
         self._number = self._persisted = 0
         """Of Readies: the last one, and the last one of which all is durable."""
+        self._telling = False
+        """Whether `tell_commit` is on its way to this member."""
+        self.tell_later: Callable[[], object] = lambda: None
+        """Brings about a call of `tell_commit` soon, and a drive."""
         self.on_leadership: Callable[[], object] = lambda: None
         self.on_seen: Callable[[Any], object] = lambda seen: None
         """Told which disks and boots are written down."""
@@ -210,6 +215,7 @@ class Running:
     def advance(self) -> None:
         """Does everything that the core wants now."""
         if self.is_frozen:
+            self.seat.flush()
             return
         core, seat = self.core, self.seat
         self.reads.begin(core, self._ctx.now_ns())
@@ -226,6 +232,8 @@ class Running:
             self.reads.begin(core, self._ctx.now_ns())
         else:
             self._wake()
+        # Before the thread of the log competes with this one: the others write at the same time.
+        seat.push()
         seat.flush()
         self.feeder.feed(core)
 
@@ -297,6 +305,15 @@ class Running:
         self.feeder.commit(entries)
         self.changes.passed(last.index, last.term)
         self.core.applied(last.index)
+        if not self._telling and self.is_leader:
+            self._telling = True
+            self.tell_later()
+
+    def tell_commit(self) -> None:
+        """Has members told what is committed, unless an append was there to say so meanwhile: a message a member for
+        each entry of a single client is spared, and the client does not wait for them."""
+        self._telling = False
+        self.core.tell_commit()
 
     def _reconfigure(self, entry: Entry) -> None:
         change = decode_change(entry.data)

@@ -67,10 +67,8 @@ class Seat:
         if distribution is None or node == self._system.node:
             return False
         seen = self.members.seen.get(member)
-        heard, nonce = (seen.boot, seen.nonce) if seen is not None else (0, 0)
-        head = pack_head(
-            kind, self.group, self.cluster, member, self.me, self.disk, self.boot, self.nonce, heard, nonce
-        )
+        heard = (seen.disk, seen.boot, seen.nonce) if seen is not None else (0, 0, 0)
+        head = pack_head(kind, self.group, self.cluster, member, self.me, self.disk, self.boot, self.nonce, *heard)
         frame = head + body
         info = self.members.table.get(member)
         address = info.address if info is not None else ""
@@ -84,6 +82,12 @@ class Seat:
             if not sent and message.kind == MessageKind.APPEND:
                 lost.append(message.to)
         return lost
+
+    def push(self) -> None:
+        """Has what was sent leave at once."""
+        distribution = distribution_of(self._system)
+        if distribution is not None:
+            distribution.flush_replicated()
 
     # -- hearing -----------------------------------------------------------------------------------------------
 

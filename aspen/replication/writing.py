@@ -178,7 +178,8 @@ class LogWriter:
             self._wake()
 
     def collect(self) -> Written | None:
-        """What a write that has ended made durable, once; None when none has.
+        """What a write that has ended made durable, once; None when none has. Then `flush`, for what waits, when what
+        it has released is on its way.
 
         Raises:
             StorageFailed: the device has failed. Nothing may be said or written any more.
@@ -199,7 +200,6 @@ class LogWriter:
             self._mark = None
         self._writing = None
         self._prepare()
-        self.flush()
         return Written(writing)
 
     def _prepare(self) -> None:

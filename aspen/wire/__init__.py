@@ -32,7 +32,7 @@ import aspen.errors
 import aspen.types
 from aspen.errors import BadFrame, NotEncodable
 from aspen.wire.decode import copy, decode, decode_partly
-from aspen.wire.encode import encode
+from aspen.wire.encode import encode, encode_last
 from aspen.wire.registry import message, register, register_custom, type_id_of
 from aspen.wire.remote import RemoteError, remote_traceback
 
@@ -44,6 +44,7 @@ __all__ = [
     "decode",
     "decode_partly",
     "encode",
+    "encode_last",
     "message",
     "register",
     "register_custom",

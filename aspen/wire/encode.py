@@ -33,6 +33,8 @@ integers and tuples can be chosen by whoever sends them."""
 
 _LARGE_BYTES: Final = 16_384
 """A string of this size is checked against the bound before it is copied."""
+TUPLE_LEVELS: Final = 2
+"""Of nesting that a tuple costs."""
 _PATH_STEPS_MAX: Final = 16
 """Steps of the path that an error shows."""
 
@@ -96,10 +98,20 @@ def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes =
     Raises:
         NotEncodable: the message holds something else, or is too large or too deep. Names where.
     """
-    out = Out(size_bytes_max + len(prefix))
-    out += prefix
+    return _encode(prefix, len(prefix), value, 0, size_bytes_max)
+
+
+def encode_last(head: bytes, start: int, value: object) -> bytes:
+    """The bytes of a tuple of which only the last item is to be encoded: `head` are those of the tuple with an empty
+    tuple in its place, without that, and with `start` bytes in front that do not count. Raises as `encode`."""
+    return _encode(head, start, value, TUPLE_LEVELS, FRAME_BYTES_MAX)
+
+
+def _encode(head: bytes, start: int, value: object, depth: int, size_bytes_max: int) -> bytes:
+    out = Out(size_bytes_max + start)
+    out += head
     try:
-        writers[type(value)](out, value, 0)
+        writers[type(value)](out, value, depth)
         if len(out) > out.size_bytes_max:
             raise _too_large(out, value)
     except Refused as refused:
@@ -107,7 +119,7 @@ def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes =
     data = bytes(out)
     if len(data) > size_bytes_max // ITEM_BYTES_MIN:
         try:
-            scan(data, size_bytes_max, len(prefix))
+            scan(data, size_bytes_max, start)
         except Exception as error:
             raise NotEncodable(f"the message, a {type(value).__qualname__}, is too large: {error}; split it") from None
     return data
@@ -275,10 +287,10 @@ def _write_list(out: Out, value: list[Any], depth: int) -> None:
 
 
 def _write_tuple(out: Out, value: tuple[Any, ...], depth: int) -> None:
-    enter(out, value, depth + 2)
+    enter(out, value, depth + TUPLE_LEVELS)
     out += _HEAD_TUPLE
     out += _array_head(len(value))
-    write_items(out, value, value, depth + 2, _index)
+    write_items(out, value, value, depth + TUPLE_LEVELS, _index)
 
 
 def _write_set(out: Out, value: set[Any] | frozenset[Any], depth: int) -> None:

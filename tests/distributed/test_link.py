@@ -86,6 +86,21 @@ def test_lanes_and_both_directions() -> None:
     pair.check()
 
 
+def test_a_steady_stream_on_the_lossy_lane_alone_is_not_taken_as_lost() -> None:
+    pair = Pair().up()
+    for message in numbered(2_000):
+        pair.a.send(message, LOSSY)
+        pair.step()
+    pair.run(1)
+    assert pair.b.log.got(LOSSY) == numbered(2_000)
+    for message in numbered(200):  # Large ones: the bytes count as well.
+        pair.a.send(b"large" + message + bytes(30_000), LOSSY)
+        pair.step()
+    pair.run(1)
+    assert len(pair.b.log.got(LOSSY)) == 2_200
+    pair.check()
+
+
 def test_a_reconnect_goes_on_where_it_was() -> None:
     pair = Pair(3).up()
     for number, message in enumerate(numbered(2_000)):

@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 
 from aspen.errors import NotReachable, Overloaded
-from aspen.kv.codec import encode_batch
+from aspen.kv.codec import decode_batch, encode_batch
 from aspen.kv.courier import Courier, Done
-from aspen.kv.door import ADMIN, WRITE
+from aspen.kv.door import ADMIN, READ, WRITE
+from aspen.limits import KV_CLIENT_SILENCE_S
 from aspen.sim import World
 
 
@@ -33,6 +34,20 @@ class Way:
 
     async def wait_closed(self) -> None:
         return
+
+
+class Silent(Way):
+    """Takes everything and answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(cut=False)
+        self.asked: list[tuple[int, bytes, Done]] = []
+        self.both = asyncio.Event()
+
+    def begin(self, kind: int, body: bytes, done: Done) -> None:
+        self.asked.append((kind, body, done))
+        if len(self.asked) == 2:
+            self.both.set()
 
 
 class Ways:
@@ -62,6 +77,72 @@ def test_an_exchange_by_itself_lets_go_of_a_way_that_is_cut(world: World) -> Non
 
     assert world.run(ask()) == b"answer"
     assert ways.ways[0].closed
+
+
+def test_a_silent_way_is_left_in_the_time_of_an_election(world: World) -> None:
+    """A process that stands still looks like a sound connection. What is harmless to repeat is asked elsewhere."""
+    silent, sound = Silent(), Silent()
+
+    class Two:
+        async def find(self, failed: int) -> Way:
+            return sound if failed else silent
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        courier = Courier(Two(), loop, lambda: 0.5)
+        end_s = loop.time() + 60.0
+        began_s = loop.time()
+        once = courier.submit(WRITE, b"once", end_s, repeatable=False)
+        again = courier.submit(WRITE, b"again", end_s, repeatable=True)
+        read = courier.submit(READ, b"read", end_s, repeatable=True)
+        await sound.both.wait()
+        took_s = loop.time() - began_s
+        assert KV_CLIENT_SILENCE_S <= took_s < KV_CLIENT_SILENCE_S + 0.5
+        assert [(kind, decode_batch(body)) for kind, body, _ in sound.asked] == [(WRITE, [b"again"]), (READ, [b"read"])]
+        for _, body, done in sound.asked:
+            done(encode_batch([b"new " + command for command in decode_batch(body)]), None)
+        assert (await again, await read) == (b"new again", b"new read")
+        assert not once.done()
+        assert not silent.closed
+        # It goes on after all: who could not ask again has the answer, and nobody has a second one.
+        for _, body, done in silent.asked:
+            done(encode_batch([b"old " + command for command in decode_batch(body)]), None)
+        assert await once == b"old once"
+        assert again.result() == b"new again"
+        assert courier._held == 0
+        await courier.aclose()
+
+    world.run(ask())
+
+
+def test_a_way_that_answers_slowly_is_not_left(world: World) -> None:
+    slow = Silent()
+    found = 0
+
+    class One:
+        async def find(self, failed: int) -> Way:
+            nonlocal found
+            found += 1
+            return slow
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        courier = Courier(One(), loop, lambda: 0.5)
+        waiting = [courier.submit(READ, b"%d" % n, loop.time() + 60.0, repeatable=True) for n in range(2)]
+        waiting.append(courier.submit(WRITE, b"w", loop.time() + 60.0, repeatable=True))
+        await asyncio.sleep(KV_CLIENT_SILENCE_S * 0.8)
+        for kind, body, done in slow.asked:
+            if kind == WRITE:
+                done(encode_batch(decode_batch(body)), None)
+        await asyncio.sleep(KV_CLIENT_SILENCE_S * 0.8)
+        for kind, body, done in slow.asked:
+            if kind == READ:
+                done(encode_batch(decode_batch(body)), None)
+        assert await asyncio.gather(*waiting) == [b"0", b"1", b"w"]
+        assert found == 1
+        await courier.aclose()
+
+    world.run(ask())
 
 
 class Busy(Way):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aspen import Child, child
-from aspen.errors import MemberBehind, QuorumLoss
+from aspen.errors import MemberBehind, QuorumLoss, UsageError
 from aspen.kv import Kv
 from aspen.kv.options import PEER, StoreOptions
 from aspen.replication.options import PeerOptions
@@ -44,6 +44,8 @@ def test_a_new_member_gets_the_state_by_a_snapshot_and_takes_the_place_of_anothe
             await stores.boot()
             await stores.on("n1", fill)
             await asyncio.sleep(3)
+            with pytest.raises(UsageError, match="no node that is up is called 'nobody'"):
+                await stores.on("n1", lambda kv: kv.member_add("nobody"))
             added = await stores.on("n1", lambda kv: kv.member_add("n4"))
 
             async def promote(kv: Kv) -> None:

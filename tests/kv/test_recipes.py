@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from aspen import Actor, call, spawn
 from aspen.errors import CallTimeout, LeaseLost, UsageError
-from aspen.kv import Kv, put
+from aspen.kv import Kv, connect, put
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.recipes import Held, Leader
 from tests.kv.recipe_bugs import planted, restore
@@ -512,5 +513,32 @@ def test_write_skew_and_phantoms_do_not_happen_over_the_cluster() -> None:
             *(stores.on(name, lambda kv, n=name: book(kv, n.encode())) for name in stores.cluster.nodes)
         )
         assert sorted(booked) == [False, False, True]
+
+    run(scenario, 3)
+
+
+class Worker(Actor):
+    """Does its work under a lock."""
+
+    @call(timeout=60)
+    async def work(self) -> str:
+        kv = await connect(self.ctx)
+        try:
+            async with kv.lock("x", ttl=3) as lock:
+                await kv.revoke(lock.lease.id)
+                await asyncio.sleep(30)
+        except LeaseLost:
+            async with kv.lock("x", ttl=3):
+                return "lost, and taken again"
+        return "never lost"
+
+
+def test_an_actor_is_told_that_its_lock_is_lost_and_goes_on() -> None:
+    async def scenario(stores: Stores) -> None:
+        async def work(kv: Kv) -> None:
+            worker: Any = spawn(Worker)
+            assert await worker.work() == "lost, and taken again"
+
+        await stores.on("n1", work)
 
     run(scenario, 3)

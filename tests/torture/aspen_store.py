@@ -30,6 +30,7 @@ TIMEOUT_S = 3.0
 PATIENT_S = 15.0
 ASK_S = 1.0
 READY_S = 30.0
+COMMAND_S = 60.0
 POLL_S = 0.05
 
 
@@ -237,6 +238,22 @@ class AspenTarget:
             await pause(POLL_S)
         logs = "\n".join(f"{name}: {self.said(name)[-1500:]}" for name in self.names)
         raise AssertionError(f"{', '.join(waiting) or 'the cluster'} was not ready in {timeout_s:.0f} s: {why}\n{logs}")
+
+    async def command(self, *words: str) -> str:
+        """Runs `aspen` as an operator does; what it says."""
+        command = [sys.executable, "-m", "aspen", "--config-dir", str(self._config), *words]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return str(done.stdout)
 
     async def client(self, number: int, member: str | None = None) -> Client:
         """One of `aspen.kv.connect`; pinned to a member if one is named."""

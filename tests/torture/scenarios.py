@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.torture.disk import FaultyDisk, rot
-from tests.torture.rounds import AFTER_S, BEFORE_S, DURING_S, PREFIX, Load, pause
+from tests.torture.rounds import AFTER_S, BEFORE_S, DURING_S, PREFIX, Load, pause, stalled
 from tests.torture.seam import Client, Cluster, OutcomeUnknown, Refused
 
 POLL_S = 0.05
@@ -151,6 +151,25 @@ async def lost_disk(cluster: Cluster, load: Load) -> Fate:
     """A follower comes back with nothing."""
     name = await follower(cluster, load.rng)
     return await _between_lives(cluster, load, "lost-disk", name, lambda: shutil.rmtree(cluster.data(name)))
+
+
+async def lost_log(cluster: Cluster, load: Load, rejoin: Callable[[str, str], Awaitable[None]]) -> Fate:
+    """A follower loses its log and keeps its state, is refused, and comes back as a new member: `rejoin(name, leader)`
+    has it removed and added. Its state is of another log now, so that it needs a snapshot."""
+    name = await follower(cluster, load.rng)
+
+    def harm() -> None:
+        shutil.rmtree(cluster.data(name) / "raft")
+
+    refused = await _between_lives(cluster, load, "lost-log", name, harm)
+    assert not refused.answers, "it took part with a log that was lost"
+    async with under_load(load, "rejoins"):
+        leader = await cluster.leader()
+        assert leader is not None
+        await rejoin(name, leader)
+        found = await fate(cluster, name)
+        await accepts_writes(cluster, cluster.names, load)
+    return found
 
 
 async def old_disk(cluster: Cluster, load: Load, *, lives: int = 2) -> Fate:
@@ -292,6 +311,35 @@ async def failover(cluster: Cluster, load: Load, kills: int) -> list[float]:
     finally:
         over = True
         await asyncio.gather(*tasks)
+        for client in clients:
+            await client.close()
+    return took
+
+
+async def stalled_leader(cluster: Cluster, load: Load) -> float:
+    """The leader stands still (SIGSTOP) and its connections look sound. How long it takes until every client that was
+    connected to it has had a write accepted, seconds."""
+    leader = await cluster.wait_ready()
+    clients = [await cluster.client(2 * number) for number in range(2)]
+
+    async def write(number: int, client: Client, label: str) -> None:
+        turn = 0
+        while True:
+            turn += 1
+            value = f"{label} {number} {turn}".encode()
+            if await load.once(f"s{number}", client, "put", (PREFIX + b"stalled-leader",), value):
+                return
+            await pause(POLL_S)
+
+    try:
+        await asyncio.gather(*(write(number, client, "before") for number, client in enumerate(clients)))
+        with stalled(cluster, leader):
+            began = time.monotonic()
+            writes = asyncio.gather(*(write(number, client, "while") for number, client in enumerate(clients)))
+            await asyncio.wait_for(writes, FAILOVER_LIMIT_S)
+            took = time.monotonic() - began
+        await cluster.wait_ready()
+    finally:
         for client in clients:
             await client.close()
     return took

@@ -6,6 +6,7 @@ A few rounds run with the other tests; `make soak` has the 200 rounds, the 50 fa
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 import pytest
 
+from aspen.limits import CONTROL_SILENCE_S
 from aspen.node.heart import EXIT_STORAGE
 from tests.torture import scenarios
 from tests.torture.aspen_store import AspenTarget
@@ -120,6 +122,34 @@ def test_a_corrupted_page_of_the_state_is_seen_and_rebuilt(tmp_path: Path) -> No
 def test_a_member_that_lost_its_disk_does_not_vote(tmp_path: Path) -> None:
     found = on_aspen(tmp_path, scenarios.lost_disk, without=lambda fate: fate.member)
     assert "it was lost. Remove the member" in found.said, found
+
+
+@soak
+def test_a_lost_disk_comes_back_as_a_new_member(tmp_path: Path) -> None:
+    """By the commands that the guide names, amid load; with the state of a log that is lost, so by a snapshot."""
+
+    async def scenario(cluster: AspenTarget, load: Load) -> Fate:
+        async def rejoin(name: str, leader: str) -> None:
+            assert name in await cluster.command("member", "remove", name, "--node", leader)
+            added = await cluster.command("member", "add", name, "--node", leader, "--timeout", "30")
+            assert "a voter" in added, added
+            listed = json.loads(await cluster.command("member", "list", "--node", leader, "--json"))
+            assert sorted(one["role"] for one in listed) == ["voter"] * 3, listed
+
+        found = await scenarios.lost_log(cluster, load, rejoin)
+        assert "a snapshot is needed" in cluster.said(found.member)
+        return found
+
+    found = on_aspen(tmp_path, scenario)
+    assert found.answers, found
+
+
+@soak
+def test_clients_of_a_leader_that_stands_still_turn_to_another(tmp_path: Path) -> None:
+    """Nothing tells them: its connections stay open. How long it takes is printed (`pytest -s`)."""
+    took = on_aspen(tmp_path, scenarios.stalled_leader, patient=True)
+    print(f"writes accepted {took:.3f} s after the leader stood still")
+    assert took < CONTROL_SILENCE_S / 2, "they waited for the silence of the control port"
 
 
 @soak
