@@ -19,10 +19,8 @@ REGRESSIONS = sorted((Path(__file__).parent.parent / "regressions").glob("*.json
 
 QUICK = [
     ("ack_before_sync", "check test.raft"),
-    ("commit_old_term", "check test.raft"),
     ("compaction_eats", "check "),
     ("journal_drops_last", "check test.raft"),
-    ("read_before_applied", "check revisions."),
     ("sessions_forgotten", "check test.replicas_alike"),
     ("snapshot_no_sessions", "check test.raft"),
     ("vote_before_sync", "check test.raft"),
