@@ -275,6 +275,7 @@ class Cluster:
         self._open = False
         for node in self.nodes.values():
             node.take_down("close", "close")
+            node.disk.scrap()
         self.loop.close()
         gc.unfreeze()
         if self._gc_was_enabled:

@@ -456,6 +456,13 @@ class SimDisk:
         self._directories.clear()
         self._stores.clear()
 
+    def scrap(self) -> None:
+        """Gives back the memory that its files take, which dead nodes may still hold. It is never used again."""
+        for directory in self._directories.values():
+            for image in directory.images():
+                image.data, image.safe, image.pending = bytearray(), bytearray(), []
+        self.wipe()
+
     def backup(self) -> DiskBackup:
         """What is on it now. The node must be down."""
         directories = {path: directory.copy() for path, directory in self._directories.items()}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from aspen import Child, Supervisor, child
 from aspen.actor import system_of_loop
 from aspen.distributed import Distribution, Joining, Seed
+from aspen.journal import JournalOptions
 from aspen.kv import Kv
 from aspen.kv.inside import kv_of
 from aspen.kv.options import NAME, PEER, StoreOptions
@@ -51,7 +52,8 @@ class Stores:
     def __init__(self, cluster: Cluster, voters: Iterable[str] | None = None, **options: Any) -> None:
         self.cluster = cluster
         of_peer = {name: options.pop(name) for name in ("compact_entries", "keep_entries") if name in options}
-        peer = PeerOptions(voters=tuple(voters or cluster.nodes), name=PEER, **of_peer)
+        journal = JournalOptions(segment_bytes=64 * 1024)
+        peer = PeerOptions(voters=tuple(voters or cluster.nodes), name=PEER, journal=journal, **of_peer)
         self.main = main_of(tuple(cluster.nodes), StoreOptions(peer=peer, **options))
 
     async def boot(self, *names: str) -> None:

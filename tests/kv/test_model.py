@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from aspen.errors import InvariantBroken, StorageCorrupt
-from aspen.kv import compaction, machine
+from aspen.kv import compaction
 from aspen.kv.keyspace import Head, Keyspace
 from aspen.kv.machine import Machine
 from aspen.kv.sessions import Session, Sessions
@@ -273,7 +273,7 @@ def absent_value_compares_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def puts_pass_without_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_check_space", lambda keyspace: None)
+    monkeypatch.setattr(Keyspace, "check_space", lambda keyspace: None)
 
 
 def long_keys_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
