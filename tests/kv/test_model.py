@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from aspen.errors import InvariantBroken, StorageCorrupt
-from aspen.kv import compaction
+from aspen.kv import compaction, machine
 from aspen.kv.keyspace import Head, Keyspace
 from aspen.kv.machine import Machine
 from aspen.kv.sessions import Session, Sessions
