@@ -37,7 +37,7 @@ from aspen.kv.types import (
     TxnRequest,
     TxnResult,
 )
-from aspen.limits import KV_PAGE_KEYS, KV_PARTS_MAX
+from aspen.limits import KV_CLIENT_CONNECT_S, KV_PAGE_KEYS, KV_PARTS_MAX
 from aspen.reach import reach
 from aspen.shell import NodeClient
 from aspen.shell.client import Asked
@@ -50,8 +50,9 @@ _SILENT: Final[Callable[[str], object]] = lambda text: None  # noqa: E731 -- not
 class OutsideChannel:
     """A `kv` request of a control port: `aspen.kv.courier.Channel`. Owns the connection."""
 
-    def __init__(self, client: NodeClient, stack: AsyncExitStack) -> None:
-        self._client, self._stack = client, stack
+    def __init__(self, client: NodeClient, stack: AsyncExitStack, running: set[asyncio.Task[None]]) -> None:
+        """`running` are the tasks of all channels of its finder."""
+        self._client, self._stack, self._running = client, stack, running
         self._asked: Asked | None = None
         self._assembler = Assembler()
         self._number = 0
@@ -62,13 +63,14 @@ class OutsideChannel:
         self._opened: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._end: AspenError | None = None
-        self._watching: asyncio.Task[None] | None = None
         self.leads = True
 
     async def open(self) -> Mapping[str, Any]:
         """Opens the way; returns how the node greets: see `aspen.kv.gate.Gate.greeting`."""
         self._asked = self._client.begin("kv", self._on_event)
-        self._watching = asyncio.ensure_future(self._watch(self._asked))
+        watching = asyncio.ensure_future(self._watch(self._asked))
+        self._running.add(watching)
+        watching.add_done_callback(self._running.discard)
         return await self._opened
 
     async def _watch(self, asked: Asked) -> None:
@@ -156,9 +158,9 @@ class OutsideChannel:
         self._client.close()
 
     async def wait_closed(self) -> None:
-        """Returns when nothing of it runs any more. Close it first."""
-        if self._watching is not None:
-            await asyncio.wait({self._watching})
+        """Returns when nothing of it runs any more, nor of those that its finder has found before. Close it first."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=KV_CLIENT_CONNECT_S)
 
 
 def _decoded(body: bytes) -> BaseException:
@@ -178,6 +180,7 @@ class OutsideFinder:
         self._directory = directory if directory is not None else default_directory()
         self._where = [part.strip() for part in where.split(",") if part.strip()]
         self._turn = 0
+        self._running: set[asyncio.Task[None]] = set()
         self.greeting: Mapping[str, Any] = {}
         """Of the node that was reached last."""
 
@@ -204,7 +207,7 @@ class OutsideFinder:
         stack = AsyncExitStack()
         try:
             client = await stack.enter_async_context(reach(self._directory, way, _SILENT))
-            channel = OutsideChannel(client, stack)
+            channel = OutsideChannel(client, stack, self._running)
             self.greeting = await channel.open()
         except BaseException:
             await stack.aclose()
