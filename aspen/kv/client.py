@@ -34,7 +34,7 @@ from aspen.kv.courier import Courier, Finder, SessionOver
 from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
-from aspen.kv.prefixes import end_of_prefix
+from aspen.kv.prefixes import span_of_prefix
 from aspen.kv.recipes.surface import Recipes
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
@@ -516,7 +516,5 @@ class Kv(Recipes):
 def _span(key: bytes, end: bytes, prefix: bytes | None) -> tuple[bytes, bytes]:
     """The half-open range that is meant."""
     if prefix is not None:
-        if key or end:
-            raise UsageError("give either a prefix, or a key and an end")
-        return (prefix, end_of_prefix(prefix)) if prefix else (b"\0", FROM_KEY)
+        return span_of_prefix(key, end, prefix)
     return (key, end) if key else (b"\0", end or FROM_KEY)

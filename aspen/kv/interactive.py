@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from aspen.errors import Compacted, FutureRevision, TransactionConflict, TransactionTooOld, UsageError
 from aspen.kv.mutations import mutate, mutate_all
-from aspen.kv.prefixes import end_of_prefix
+from aspen.kv.prefixes import span_of_prefix
 from aspen.kv.spans import Span, Spans
+from aspen.kv.stamps import STAMP_BYTES, stamp_of
 from aspen.kv.types import (
     FROM_KEY,
     Compare,
@@ -239,7 +240,7 @@ class Transaction:
         """
         self._check_open()
         for raw, at in ((key, key_at), (value, value_at)):
-            if at >= 0 and at + 10 > len(raw):
+            if at >= 0 and at + STAMP_BYTES > len(raw):
                 raise UsageError(f"a versionstamp has ten bytes, and at {at} there is no room for them")
         if key_at < 0 and value_at < 0:
             raise UsageError("say where the versionstamp goes: key_at, value_at or both")
@@ -264,7 +265,7 @@ class Transaction:
     @property
     def versionstamp(self) -> bytes:
         """The ten bytes that its stamped keys and values have."""
-        return self.committed_revision.to_bytes(8, "big") + b"\0\0"
+        return stamp_of(self.committed_revision)
 
     async def commit(self, *, timeout: float | None = None) -> int:
         """Commits, once; returns `committed_revision`. The loops that make transactions do it themselves.
@@ -419,10 +420,7 @@ def transactional(
 
 def _span(key: bytes, end: bytes, prefix: bytes | None) -> Span:
     if prefix is not None:
-        if key or end:
-            raise UsageError("give either a prefix, or a key and an end")
-        end = end_of_prefix(prefix)
-        return (prefix or b"\0", None if end == FROM_KEY else end)
+        key, end = span_of_prefix(key, end, prefix)
     if not end:
         raise UsageError("a range has an end; FROM_KEY is none")
     return (key or b"\0", None if end == FROM_KEY else end)

@@ -47,6 +47,7 @@ from aspen.kv.plain_ranges import range_bytes
 from aspen.kv.ranges import check_key, check_range, read_in_steps, read_range
 from aspen.kv.sessions import Session, Sessions
 from aspen.kv.transactions import Choosing, Writing
+from aspen.kv.txn import is_read_only
 from aspen.kv.types import (
     Alarm,
     AlarmRequest,
@@ -500,7 +501,7 @@ class Machine:
     def query(self, request: TxnRequest, keyspace: int = KeyspaceName.USER) -> TxnResult:
         """Executes a transaction that only reads. Raises KvError."""
         self._check_whole()
-        if not transactions.only_reads(request):
+        if not is_read_only(request):
             raise make_error(ErrorCode.BAD_COMMAND)
         return self._transact(self.keyspace(keyspace), request)
 

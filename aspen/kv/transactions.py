@@ -15,6 +15,7 @@ from aspen.kv.keyspace import Keyspace
 from aspen.kv.layout import REVS, revs_key
 from aspen.kv.mutations import mutate_all
 from aspen.kv.ranges import check_key, check_range, read_range
+from aspen.kv.stamps import STAMP_BYTES, stamp_of
 from aspen.kv.types import (
     FROM_KEY,
     Compare,
@@ -88,12 +89,9 @@ def _check_stamped(request: StampedPutRequest) -> None:
         raise make_error(ErrorCode.BAD_COMMAND)
 
 
-STAMP_BYTES: Final = 10
-
-
 def stamped(request: StampedPutRequest, revision: int) -> tuple[bytes, bytes]:
     """The key and the value with the stamp of a transaction in them."""
-    stamp = revision.to_bytes(8, "big") + b"\0\0"
+    stamp = stamp_of(revision)
     return _with(request.key, request.key_at, stamp), _with(request.value, request.value_at, stamp)
 
 
@@ -138,14 +136,6 @@ def puts(request: TxnRequest) -> bool:
     """Whether a transaction may put anything."""
     return any(
         isinstance(op, PutRequest | UpdateRequest | StampedPutRequest) or (isinstance(op, TxnRequest) and puts(op))
-        for op in (*request.success, *request.failure)
-    )
-
-
-def only_reads(request: TxnRequest) -> bool:
-    """Whether a transaction cannot change anything."""
-    return all(
-        isinstance(op, RangeRequest) or (isinstance(op, TxnRequest) and only_reads(op))
         for op in (*request.success, *request.failure)
     )
 

@@ -16,7 +16,7 @@ revision, or nothing of it is.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
 from aspen.errors import UsageError
 from aspen.kv.prefixes import end_of_prefix
@@ -32,18 +32,20 @@ from aspen.kv.types import (
     TxnResult,
 )
 
+N = TypeVar("N", int, bytes)
 Then: TypeAlias = "Operation | TxnBuilder"
 
 
-class _Target:
+class _Target(Generic[N]):
     """One side of a condition: compare it with `==`, `!=`, `<` or `>`."""
 
     __slots__ = ("_end", "_key", "_kind", "_target")
 
-    def __init__(self, key: bytes, end: bytes, target: CompareTarget, kind: type[Any]) -> None:
-        self._key, self._end, self._target, self._kind = key, end, target, kind
+    def __init__(self, key: bytes, end: bytes, target: CompareTarget, kind: type[N]) -> None:
+        self._key, self._end, self._target = key, end, target
+        self._kind: type[N] = kind
 
-    def _compare(self, result: CompareResult, operand: int | bytes) -> Compare:
+    def _compare(self, result: CompareResult, operand: N) -> Compare:
         if type(operand) is not self._kind:
             raise UsageError(
                 f"a condition on the {self._target.name.lower()} is with {self._kind.__name__}, "
@@ -54,43 +56,29 @@ class _Target:
     def __hash__(self) -> int:
         return hash((self._key, self._end, self._target))
 
+    def __eq__(self, operand: N) -> Compare:  # type: ignore[override]  # it makes a condition
+        return self._compare(CompareResult.EQUAL, operand)
 
-class Number(_Target):
+    def __ne__(self, operand: N) -> Compare:  # type: ignore[override]  # it makes a condition
+        return self._compare(CompareResult.NOT_EQUAL, operand)
+
+    def __lt__(self, operand: N) -> Compare:
+        return self._compare(CompareResult.LESS, operand)
+
+    def __gt__(self, operand: N) -> Compare:
+        return self._compare(CompareResult.GREATER, operand)
+
+
+class Number(_Target[int]):
     """A number of a key: its version, or a revision."""
 
     __slots__ = ()
-    __hash__ = _Target.__hash__
-
-    def __eq__(self, operand: int) -> Compare:  # type: ignore[override]  # it makes a condition
-        return self._compare(CompareResult.EQUAL, operand)
-
-    def __ne__(self, operand: int) -> Compare:  # type: ignore[override]  # it makes a condition
-        return self._compare(CompareResult.NOT_EQUAL, operand)
-
-    def __lt__(self, operand: int) -> Compare:
-        return self._compare(CompareResult.LESS, operand)
-
-    def __gt__(self, operand: int) -> Compare:
-        return self._compare(CompareResult.GREATER, operand)
 
 
-class Value(_Target):
+class Value(_Target[bytes]):
     """The value of a key."""
 
     __slots__ = ()
-    __hash__ = _Target.__hash__
-
-    def __eq__(self, operand: bytes) -> Compare:  # type: ignore[override]  # it makes a condition
-        return self._compare(CompareResult.EQUAL, operand)
-
-    def __ne__(self, operand: bytes) -> Compare:  # type: ignore[override]  # it makes a condition
-        return self._compare(CompareResult.NOT_EQUAL, operand)
-
-    def __lt__(self, operand: bytes) -> Compare:
-        return self._compare(CompareResult.LESS, operand)
-
-    def __gt__(self, operand: bytes) -> Compare:
-        return self._compare(CompareResult.GREATER, operand)
 
 
 def value(key: bytes, end: bytes = b"") -> Value:

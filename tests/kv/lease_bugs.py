@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aspen.kv import holding, lessor
@@ -12,6 +12,7 @@ from aspen.kv.leases import Leases
 from aspen.kv.lessor import LeaseRecord, Lessor
 from aspen.kv.transactions import Writing
 from aspen.kv.types import DeleteResult
+from tests.kv.planting import planted_of
 
 Plant = Callable[[Any], None]
 
@@ -139,29 +140,4 @@ BUGS: dict[str, Plant] = {
     )
 }
 
-
-_before: list[tuple[Any, str, Any]] = []
-
-
-def restore() -> None:
-    """Takes out what is planted. A run that fails is left where it is, and does not get to that."""
-    while _before:
-        where, name, what = _before.pop()
-        setattr(where, name, what)
-
-
-@contextmanager
-def planted(bug: str) -> Iterator[None]:
-    """Has a bug planted, if one is named, and nothing else."""
-    restore()
-
-    def plant(where: Any, name: str, what: Any) -> None:
-        _before.append((where, name, getattr(where, name)))
-        setattr(where, name, what)
-
-    try:
-        if bug:
-            BUGS[bug](plant)
-        yield
-    finally:
-        restore()
+planted = partial(planted_of, BUGS)

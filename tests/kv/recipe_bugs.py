@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aspen.kv.recipes import held, queues
@@ -13,6 +14,7 @@ from aspen.kv.recipes.queues import Queue
 from aspen.kv.types import SortTarget, TxnRequest
 from aspen.limits import QUEUE_PAGE_ITEMS
 from tests.kv import recipe_campaign
+from tests.kv.planting import planted_of
 
 Plant = Callable[[Any, str, Any], None]
 
@@ -139,28 +141,4 @@ BUGS: dict[str, Callable[[Plant], None]] = {
     )
 }
 
-_before: list[tuple[Any, str, Any]] = []
-
-
-def restore() -> None:
-    """Takes out what is planted. A run that fails is left where it is, and does not get to that."""
-    while _before:
-        where, name, what = _before.pop()
-        setattr(where, name, what)
-
-
-@contextmanager
-def planted(bug: str) -> Iterator[None]:
-    """Has a bug planted, if one is named, and nothing else."""
-    restore()
-
-    def plant(where: Any, name: str, what: Any) -> None:
-        _before.append((where, name, getattr(where, name)))
-        setattr(where, name, what)
-
-    try:
-        if bug:
-            BUGS[bug](plant)
-        yield
-    finally:
-        restore()
+planted = partial(planted_of, BUGS)

@@ -10,8 +10,8 @@ from aspen.errors import LeaseExists, LeaseNotFound
 from aspen.kv import Kv
 from aspen.kv.types import LeaseStatus
 from aspen.limits import LEASE_DRIFT, LEASE_TICK_S
-from tests.kv.lease_bugs import restore
 from tests.kv.lease_campaign import leases
+from tests.kv.planting import restore
 from tests.kv.stores import Stores, run
 
 ELECTION_S = 4.0

@@ -16,7 +16,8 @@ from aspen.errors import CallTimeout, LeaseLost, UsageError
 from aspen.kv import Kv, connect, put
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.recipes import Held, Leader
-from tests.kv.recipe_bugs import planted, restore
+from tests.kv.planting import restore
+from tests.kv.recipe_bugs import planted
 from tests.kv.recipe_campaign import locks, queues
 from tests.kv.stores import Stores, run
 

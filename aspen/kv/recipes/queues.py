@@ -27,6 +27,7 @@ from aspen.errors import AspenError, CallTimeout, ClaimLost, Compacted, Transact
 from aspen.kv import tuples
 from aspen.kv.interactive import Transaction
 from aspen.kv.recipes.keys import base, items_of, key_of, span_of
+from aspen.kv.stamps import stamp_of
 from aspen.kv.tuples import Versionstamp
 from aspen.kv.txn import create_revision, delete, exists, missing, mod_revision, put, version
 from aspen.kv.types import Compare, KeyValue, Operation, RangeRequest, RangeResult, StampedPutRequest, TxnRequest
@@ -151,7 +152,7 @@ class Queue:
             raise UsageError(f"push() takes from 1 to {QUEUE_PUSH_MAX} items at once, not {len(bodies)}")
         stamped = tuple(StampedPutRequest(*self._stamped(n, body)) for n, body in enumerate(bodies))
         done = await self.kv.execute(TxnRequest((), stamped))
-        stamp = done.revision.to_bytes(8, "big") + b"\0\0"
+        stamp = stamp_of(done.revision)
         return [Versionstamp(stamp, n) for n in range(len(bodies))]
 
     def push_in(self, tr: Transaction, body: bytes, number: int = 0) -> None:
