@@ -19,7 +19,7 @@
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
-    interactive     `Transaction`: reads, thinks and writes, and is tried again; `mutations`, `spans`, `stamps`, `tuples`
+    interactive     `Transaction`: reads, thinks, writes, is tried again; `mutations`, `spans`, `stamps`, `tuples`
     subspace        keys below a prefix; `directory`: paths for short prefixes, which `allocator` gives out
     recipes         locks, elections, queues and the like, over the client
     holding         `Lease`: as its holder has it, kept alive
