@@ -70,7 +70,15 @@ class Workers:
 
     def start(self, name: str) -> None:
         """Starts one that does not run."""
-        command = [sys.executable, "-m", "tests.torture.workers", ROLES[name], name, str(self.folder), str(self._config)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.torture.workers",
+            ROLES[name],
+            name,
+            str(self.folder),
+            str(self._config),
+        ]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,

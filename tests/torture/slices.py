@@ -128,7 +128,9 @@ def check_same_order(streams: Mapping[str, Sequence[Told]], role: str = "watch")
     whole = dict(streams[role])
     for name, told in streams.items():
         for revision, events in told:
-            kept = [event for event in whole.get(revision, []) if _is_wanted(event[0], event[1].encode("latin-1"), name)]
+            kept = [
+                event for event in whole.get(revision, []) if _is_wanted(event[0], event[1].encode("latin-1"), name)
+            ]
             if kept != events:
                 yield f"{name}: revision {revision} was told as {events}, and {role} has seen {kept}"
 
