@@ -129,12 +129,12 @@ class Workers:
 
     async def caught_up(self, revision: int) -> None:
         """Returns when all that watch have been told of a revision."""
-        waiting = {name: f"of revision {revision}" for name in self.watchers()}
+        waiting = set(self.watchers())
 
         def have_all() -> bool:
-            for name in list(waiting):
+            for name in tuple(waiting):
                 if any(note["what"] == "saw" and note["revision"] >= revision for note in self.notes(name)):
-                    del waiting[name]
+                    waiting.remove(name)
             return not waiting
 
         await self._until(f"all have been told of revision {revision}", END_S, have_all)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from aspen.errors import AspenError
@@ -207,7 +208,7 @@ def check_lock(log: Slice, notes: Sequence[Note]) -> Iterator[str]:
         if note["what"] == "turned_away":
             yield f"token {note['token']} was turned away by what it protects, and it was held for certain"
     ordered = sorted(spans.items())
-    for (token, (_, last)), (after, (first, _)) in zip(ordered, ordered[1:], strict=False):
+    for (token, (_, last)), (after, (first, _)) in pairwise(ordered):
         if first < last:
             yield f"token {after} was held {(last - first) / 1e9:.3f} s before the time of token {token} was over"
     granted = [note["token"] for note in notes if note["what"] == "granted"]
