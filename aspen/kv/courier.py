@@ -156,6 +156,9 @@ class Courier:
         self._draw = draw
         self._lanes = {kind: _Lane(kind) for kind in (WRITE, READ, SERIALIZABLE, LEASE)}
         self._channel: Channel | None = None
+        self._leaving: dict[Channel, asyncio.TimerHandle] = {}
+        """Those that are left, and closed when what is under way there has had its time; at most one for each move or
+        silence in KV_EXCHANGE_S."""
         self._connecting: asyncio.Task[None] | None = None
         self._resume_at = 0.0
         self._failed = 0
@@ -256,11 +259,13 @@ class Courier:
 
     async def aclose(self) -> None:
         """As `close`; returns when nothing of it runs any more."""
-        channel, connecting = self._channel, self._connecting
+        channels, connecting = [*self._leaving], self._connecting
+        if self._channel is not None:
+            channels.append(self._channel)
         self.close()
         if connecting is not None:
             await asyncio.wait({connecting})
-        if channel is not None:
+        for channel in channels:
             await channel.wait_closed()
 
     def close(self, why: AspenError | None = None) -> None:
@@ -273,14 +278,20 @@ class Courier:
         if self._connecting is not None:
             self._connecting.cancel()
         for lane in self._lanes.values():
+            waiting = set(lane.waiting)
             for item in self._items(lane):
-                self._fail(item, Unknown(str(error)) if item.maybe and not item.repeatable else error)
+                # A write that was sent may have been executed, and there is nobody any more who would ask again.
+                maybe = item.maybe or (lane.kind == WRITE and item not in waiting)
+                self._fail(item, Unknown(str(error)) if maybe else error)
             lane.waiting.clear()
             lane.under_way.clear()
             lane.left_behind.clear()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        for left, timer in tuple(self._leaving.items()):
+            timer.cancel()
+            self._left(left)
 
     # -- exchanges -------------------------------------------------------------------------------------------------
 
@@ -465,7 +476,7 @@ class Courier:
             self._connecting = None
         if self._channel is old and new is not old:
             self._channel = new
-            self._loop.call_later(KV_EXCHANGE_S, old.close)  # What is under way there has its answers first.
+            self._leave(old)
         elif new is not self._channel:
             new.close()
 
@@ -490,9 +501,18 @@ class Courier:
         for lane in self._lanes.values():
             self._take_elsewhere(lane, channel)
         if any(one.channel is channel for one in self._lanes[WRITE].left_behind.values()):
-            self._loop.call_later(KV_EXCHANGE_S, channel.close)
+            self._leave(channel)
         else:
             channel.close()
+
+    def _leave(self, channel: Channel) -> None:
+        """Closes a channel when what is under way there has had its answers."""
+        if channel not in self._leaving:
+            self._leaving[channel] = self._loop.call_later(KV_EXCHANGE_S, self._left, channel)
+
+    def _left(self, channel: Channel) -> None:
+        del self._leaving[channel]
+        channel.close()
 
     def _take_elsewhere(self, lane: _Lane, channel: Channel) -> None:
         for number in [number for number, one in lane.under_way.items() if one.channel is channel][::-1]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from aspen.errors import NotReachable, Overloaded
+from aspen.errors import NotReachable, Overloaded, Unknown
 from aspen.kv.codec import decode_batch, encode_batch
 from aspen.kv.courier import Courier, Done
 from aspen.kv.door import ADMIN, READ, WRITE
@@ -184,3 +184,93 @@ def test_a_pause_ends_also_when_the_loop_calls_a_little_before_its_time(world: W
         return answer
 
     assert world.run(ask()) == b"answer"
+
+
+class Lasting(Way):
+    """Runs until it is closed, as one whose node answers does; tells whether its own leads."""
+
+    def __init__(self, *, leads: bool) -> None:
+        super().__init__(cut=False)
+        self.leads = leads
+        self.ended = asyncio.Event()
+
+    def begin(self, kind: int, body: bytes, done: Done) -> None:
+        asyncio.get_running_loop().call_soon(done, body, None)
+
+    def close(self) -> None:
+        super().close()
+        self.ended.set()
+
+    async def wait_closed(self) -> None:
+        await self.ended.wait()
+
+
+def test_a_client_that_ends_ends_the_ways_that_it_is_about_to_leave(world: World) -> None:
+    """One that has moved to the leader keeps the way before for a while; its end waits for all ways that it has had."""
+    follower, leader = Lasting(leads=False), Lasting(leads=True)
+
+    class Two:
+        async def find(self, failed: int) -> Way:
+            return leader if courier.is_connected else follower
+
+    async def ask() -> None:
+        nonlocal courier
+        loop = asyncio.get_running_loop()
+        courier = Courier(Two(), loop, lambda: 0.5)
+        while courier._channel is not leader:
+            await courier.submit(WRITE, b"w", loop.time() + 5.0, repeatable=True)
+        assert not follower.closed
+        await courier.aclose()
+        assert follower.closed
+        assert leader.closed
+
+    courier = cast(Courier, None)
+    world.run(ask())
+
+
+def test_a_client_that_ends_ends_a_silent_way_that_it_has_left(world: World) -> None:
+    silent, sound = Silent(), Silent()
+
+    class Two:
+        async def find(self, failed: int) -> Way:
+            return sound if failed else silent
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        courier = Courier(Two(), loop, lambda: 0.5)
+        once = courier.submit(WRITE, b"once", loop.time() + 60.0, repeatable=False)
+        await asyncio.sleep(KV_CLIENT_SILENCE_S * 1.5)
+        assert courier._channel is None
+        assert not silent.closed
+        await courier.aclose()
+        assert silent.closed
+        with pytest.raises(Unknown):
+            await once
+
+    world.run(ask())
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_what_a_client_has_sent_when_it_ends_is_in_doubt(world: World, repeatable: bool) -> None:
+    """It said that such a write was not executed, and it had been."""
+    way = Silent()
+
+    class One:
+        async def find(self, failed: int) -> Way:
+            return way
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        courier = Courier(One(), loop, lambda: 0.5)
+        sent = courier.submit(WRITE, b"sent", loop.time() + 60.0, repeatable=repeatable)
+        read = courier.submit(READ, b"read", loop.time() + 60.0, repeatable=True)
+        await way.both.wait()
+        waits = courier.submit(WRITE, b"waits", loop.time() + 60.0, repeatable=repeatable)
+        await courier.aclose()
+        with pytest.raises(Unknown, match="closed"):
+            await sent
+        for other in (read, waits):
+            with pytest.raises(NotReachable, match="closed"):
+                await other
+
+    world.run(ask())
