@@ -1039,8 +1039,8 @@ QUEUE_TAKE_MAX = 32
 QUEUE_PAGE_ITEMS = 64
 """Items that are looked through at once."""
 
-QUEUE_SPREAD_MAX = 7
-"""One that was too slow for an item takes one of so many times more."""
+QUEUE_SPREAD_MAX = 31
+"""One that was too slow for an item takes one of so many times more, the more often the more."""
 
 RATE_TAKES_MAX = 1_000
 """How often one who waits for tokens comes again for them."""

@@ -1,19 +1,22 @@
-"""The chaos actor: kills workers at random while they work, and once a node. The result does not suffer."""
+"""The chaos actor: kills workers of its node while they work, and once the node that coordinates. The result does not
+suffer."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from typing import Final
 
-from aspen import Actor, CallError, Ref, call, cast, info, kill, message, pid_of, whereis
-from aspen.distributed import nodes, pg
-from examples.indexer.coordinator import Coordinator, Progress
-from examples.indexer.names import COORDINATOR, FUSES
+import aspen.kv
+from aspen import Actor, CallError, Ref, info, kill, message, whereis
+from aspen.kv import Kv, missing, put
+from examples.indexer.index import IndexStore, Progress
+from examples.indexer.job import KILLED, STRIKES
+from examples.indexer.names import INDEX, WORKERS
+from examples.indexer.worker import Workers
 
-STRIKES_MAX: Final = 100
-"""Workers that one chaos actor kills, all in all."""
+STRIKES_MAX: Final = 60
+"""Workers that are killed, all in all, about: nodes that strike at once may go beyond it by one each."""
 
 
 @message
@@ -22,14 +25,12 @@ class Strike:
 
 
 class Chaos(Actor):
-    """Strikes a worker that has a file in hand every `every_s` seconds on average: half of them are killed where they
-    stand, half are told to raise. Once, when half of the files are done, a node that has a `Fuse` is killed. Whom and
-    when follows from the node's seed."""
+    """Kills a worker of its node every `every_s` seconds on average, until the job is done. With `fuse` it ends its own
+    node as `kill -9` does, once in a job, when half of the files are done and it is this node that coordinates."""
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._coordinator: Ref[Coordinator] = whereis(Coordinator, COORDINATOR)
-        self._strikes: Counter[str] = Counter()
+    def __init__(self, every_s: float, *, fuse: bool) -> None:
+        self._every_s, self._fuse = every_s, fuse
+        self._index: Ref[IndexStore] = whereis(IndexStore, INDEX)
         self._rng = self.ctx.rng("indexer.chaos")
         self._wait()
 
@@ -39,51 +40,29 @@ class Chaos(Actor):
     @info(Strike)
     async def _strike(self, message: Strike) -> None:
         try:
-            now = await self._coordinator.progress()
-            if now.done:
-                return
-            self._strike_node(now)
-            victims = await self._coordinator.victims()
+            now = await self._index.progress()
         except CallError:
-            victims = []  # Someone else has struck: the coordinator is being restarted.
-        if victims:
-            victim = self._rng.choice(victims)
-            if self._rng.random() < 0.5:
-                self._strikes["killed"] += 1
-                kill(victim)
-            else:
-                self._strikes["raised"] += 1
-                victim.trip()
-        if self._strikes["killed"] + self._strikes["raised"] < STRIKES_MAX:
-            self._wait()
+            now = None  # It is being restarted.
+        if now is not None and now.nodes and not now.done:
+            kv = await aspen.kv.connect(self.ctx)
+            await self._strike_worker(kv, now)
+            await self._strike_node(kv, now)
+        self._wait()
 
-    def _strike_node(self, now: Progress) -> None:
-        """Kills a node whose workers are at work, unless that has been done or it is too early."""
-        at_work = {work.node for work in now.nodes if work.workers}
-        names = {node.node_id: node.name for node in nodes()}
-        fuses = [fuse for fuse in pg.members(FUSES) if names.get(pid_of(fuse).node) in at_work]
-        if fuses and now.listed and 2 * now.settled >= now.found and not self._strikes["nodes"]:
-            self._strikes["nodes"] += 1
-            self._rng.choice(fuses).blow()
+    async def _strike_worker(self, kv: Kv, now: Progress) -> None:
+        refs = [worker.ref for worker in await whereis(Workers, WORKERS).which_children() if worker.ref is not None]
+        if refs and now.strikes < STRIKES_MAX:
+            async for tr in kv.transactions():
+                tr.add(STRIKES, 1)  # Made of the value that is there at the commit: no other node's is in its way.
+            kill(self._rng.choice(refs))
 
-    @call
-    def strikes(self) -> dict[str, int]:
-        """How many workers were `killed` and told to raise (`raised`), and how many `nodes` were killed."""
-        return dict(self._strikes)
-
-
-class Fuse(Actor):
-    """Ends the OS process of its node at once, as `kill -9` does, when told to. It is part of the tree only where the
-    node's process has a parent that starts it anew; see `Indexer.arguments`."""
-
-    def __init__(self) -> None:
-        pg.join(FUSES)
-
-    @cast
-    def blow(self) -> None:
-        """Nothing of the node runs after this. A node that is alone lives on: nobody would be left to see it."""
-        if len(nodes()) > 1:
-            self._die()
+    async def _strike_node(self, kv: Kv, now: Progress) -> None:
+        name = self.ctx.system.name
+        coordinates = [*now.coordinators.values()][-1:] == [name]
+        if self._fuse and coordinates and not now.killed and now.found and 2 * now.settled >= now.found:
+            done = await kv.txn().when(missing(KILLED)).then(put(KILLED, name.encode())).commit()
+            if done.succeeded:
+                self._die()
 
     def _die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

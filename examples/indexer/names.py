@@ -1,5 +1,4 @@
-"""The names under which the actors find each other: a restarted one is found by the same name, and whoever is in a
-group, on whatever node, by the group's."""
+"""The names under which the actors of a node find each other: a restarted one is found by the same name."""
 
 from __future__ import annotations
 
@@ -9,5 +8,3 @@ INDEX: Final = "indexer.index"
 COORDINATOR: Final = "indexer.coordinator"
 WORKERS: Final = "indexer.workers"
 CHAOS: Final = "indexer.chaos"
-FUSES: Final = "indexer.fuses"
-"""A process group: what the chaos actor burns to kill a node. The workers' is WORKERS."""

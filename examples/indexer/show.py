@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
@@ -13,24 +14,28 @@ from typing import Any, Final
 from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
-from aspen import CallError, Ref, UsageError, offload, pid_of, whereis
+from aspen import AspenError, CallError, Ref, UsageError, offload, pid_of, whereis
 from aspen.actor import system_of_loop
 from aspen.distributed import nodes
-from examples.indexer import coordinator
-from examples.indexer.coordinator import Coordinator
-from examples.indexer.index import IndexStore, Size
-from examples.indexer.names import COORDINATOR, INDEX
+from aspen.distributed.distribution import distribution_of
+from aspen.kv.inside import kv_of
+from examples.indexer import job
+from examples.indexer.index import IndexStore, Progress, Size
+from examples.indexer.names import INDEX
 from examples.indexer.text import Comparison, Hit, sequential
 
 LOOK_EVERY_S: Final = 0.1
 UNANSWERED_MAX: Final = 100
-"""Questions in a row that the coordinator may leave unanswered, as while it is restarted, before the show ends."""
+"""Questions in a row that the index may leave unanswered, as while it is restarted, before the show ends."""
 LOOKS_FOR_LOST: Final = 100
-"""Looks, LOOK_EVERY_S apart, for a node that was lost and is started anew, before the account does without."""
+"""Looks, LOOK_EVERY_S apart, for the node that was killed and is started anew, before the account does without."""
 BEGINNINGS_MAX: Final = 10
 """How often the account may begin again."""
+FORGET_S: Final = 2.0
+"""How long the end waits for the store."""
 HITS_SHOWN: Final = 10
 
 
@@ -38,24 +43,35 @@ async def show(env: Mapping[str, Any], root: str) -> int:
     """The foreground part of the indexer; returns the exit code."""
     console = Console(highlight=False, soft_wrap=True)
     on_terminal = sys.stdin.isatty() and console.is_terminal
-    console.print(f"Indexing the text files below {root}")
-    verdict = await account(console, env, root)
-    if env["query"]:
-        await answer(console, env["query"])
-    elif on_terminal and env["prompt"]:
-        next_steps(console, stays=True)
-        await queries(console)
-    elif verdict is not None:
-        next_steps(console, stays=False)
+    here, kv = system_of_loop(), kv_of(system_of_loop())
+    if await job.submit(kv, kv, root, here.name):
+        console.print(f"Indexing the text files below {root}")
+    else:
+        console.print(f"Going on with the text files below {root}: what is done already is in the store")
+    try:
+        verdict = await account(console, env, root)
+        if env["query"]:
+            await answer(console, env["query"])
+        elif on_terminal and env["prompt"]:
+            next_steps(console, stays=True)
+            await queries(console)
+        elif verdict is not None:
+            next_steps(console, stays=False)
+    finally:
+        # Whoever has ordered the work takes it back in the end. One that is killed does not: its successor goes on.
+        with contextlib.suppress(AspenError, TimeoutError):
+            async with asyncio.timeout(FORGET_S):
+                await job.forget(kv, kv, here.name)
     return 0 if verdict is None or verdict.same else 1
 
 
 # -- progress ---------------------------------------------------------------------------------------------
 
 
-async def follow(console: Console) -> coordinator.Progress:
-    """Shows the progress until all is done."""
-    bar = Progress(
+async def follow(console: Console) -> Progress:
+    """Shows the progress until all is done. It is drawn so often, from what the watch of the store has told the index:
+    nobody asks the store."""
+    bar = Bar(
         TextColumn("indexing"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -67,24 +83,40 @@ async def follow(console: Console) -> coordinator.Progress:
         auto_refresh=False,  # Drawn at each look, not by a thread.
         disable=not console.is_terminal,
     )
+    told: list[str] = []
     unanswered = 0
     with bar:
         task = bar.add_task("indexing", total=None, note="")
         while True:
             try:
-                now = await _coordinator().progress()
+                now = await _index().progress()
                 unanswered = 0
             except CallError:
                 unanswered += 1
                 if unanswered > UNANSWERED_MAX:
                     raise
             else:
-                lost = ", ".join(f"{work.node} lost" for work in now.nodes if work.lost)
-                note = ", ".join(filter(None, (f"{now.crashed} crashes survived" if now.crashed else "", lost)))
-                bar.update(task, completed=now.settled, total=now.found or None, note=note, refresh=True)
+                news = _news(now)
+                for line in news[len(told) :]:
+                    console.print(line)
+                told = news
+                note = f"{now.strikes} workers killed" if now.strikes else ""
+                bar.update(task, completed=now.settled, total=now.found, note=note, refresh=True)
                 if now.done:
                     return now
             await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _news(now: Progress) -> list[str]:
+    """What has happened, a line each. The coordinator that is killed on purpose is the last one so far."""
+    lines: list[str] = []
+    before = ""
+    for name in now.coordinators.values():
+        lines.append(f"  {name} {'takes over' if before else 'was elected and coordinates'}")
+        if name == now.killed and not any(line.endswith("as kill -9 does") for line in lines):
+            lines.append(f"  {name} is killed while it coordinates, as kill -9 does")
+        before = name
+    return lines
 
 
 # -- the reference ----------------------------------------------------------------------------------------
@@ -106,7 +138,7 @@ class Verdict:
         return not self.different and not self.lost and self.skipped_alike
 
 
-async def verify(root: str, final: coordinator.Progress) -> Verdict:
+async def verify(root: str, final: Progress) -> Verdict:
     """Computes the sequential reference and compares the index with it, posting by posting."""
     reference, skipped = await offload(sequential, root)
     comparison = Comparison(reference)
@@ -125,70 +157,49 @@ async def verify(root: str, final: coordinator.Progress) -> Verdict:
 async def account(console: Console, env: Mapping[str, Any], root: str) -> Verdict | None:
     """Waits for the end and says what was done, what was survived, and whether the result is right, if that is asked.
 
-    When somebody restarts the index or the coordinator meanwhile, the work begins again, and so does the account.
+    When the index of this node is restarted meanwhile, it is read from the store again, and the account begins again.
 
     Raises:
         CallError: that happened again and again.
     """
     for beginning in range(1, BEGINNINGS_MAX + 1):
         final = await follow(console)
-        begun = pid_of(_index()), pid_of(_coordinator())
-        verdict = None
+        begun, verdict = pid_of(_index()), None
         try:
             if env["verify"] or env["chaos_s"]:
                 console.print("Computing the sequential reference, one file after the other")
                 verdict = await verify(root, final)
             size = await _index().size()
-            # Once more: a worker that died last may only now have been replaced, or a node.
-            final = await _settled()
         except CallError:
             if beginning == BEGINNINGS_MAX:
                 raise
         else:
-            if begun == (pid_of(_index()), pid_of(_coordinator())) or beginning == BEGINNINGS_MAX:
+            if begun == pid_of(_index()) or beginning == BEGINNINGS_MAX:
                 break
         console.print("The index was restarted; once more")
+    each = f" on each of {len(final.nodes)} nodes" if len(final.nodes) > 1 else ""
+    parts = ", ".join(f"{node} {files:,}" for node, files in final.nodes.items())
     console.print(f"  files     {size.files:,} indexed{_skips(final.skipped)}")
     console.print(f"  words     {size.words:,} different ones, {size.occurrences:,} in all")
-    spread = len(final.nodes) > 1
-    each = f" on each of {len(final.nodes)} nodes" if spread else ""
     console.print(f"  time      {final.took_s:.1f} s with {env['workers']} workers{each}")
-    if spread:
-        parts = ", ".join(f"{work.node} {work.files:,}" for work in final.nodes)
-        console.print(f"  nodes     {parts} files; the index is on {system_of_loop().name}")
-    if env["chaos_s"]:
-        console.print(
-            f"  crashes   {final.crashed} survived ({final.crashes.get('killed', 0)} killed, "
-            f"{final.crashes.get('raised', 0)} raised), {final.taken_back} files taken back"
-        )
-    if spread and (env["chaos_s"] or any(work.losses for work in final.nodes)):
-        console.print(f"  lost      {_losses(final)}")
-    if env["chaos_s"]:
-        console.print(f"  restarts  {sum(work.restarts for work in final.nodes)}{' of workers' if spread else ''}")
+    if each:
+        console.print(f"  nodes     {parts} files")
+    if env["chaos_s"] or final.again:
+        console.print(f"  crashes   {final.strikes} workers killed; {final.again} files claimed again, by others")
+    if final.killed:
+        back = "is back" if await _is_back(final.killed) else "is not back yet"
+        console.print(f"  lost      {final.killed}, with the coordinator and all its workers; it {back}")
     if verdict is not None:
         console.print(f"  result    {_verdict(verdict, size)}")
     return verdict
 
 
-async def _settled() -> coordinator.Progress:
-    """The progress, once every lost node is back, or that has taken too long."""
+async def _is_back(node: str) -> bool:
     for _ in range(LOOKS_FOR_LOST):
-        now = await _coordinator().progress()
-        if not any(work.lost for work in now.nodes):
-            break
+        if distribution_of(system_of_loop()) is None or node in {other.name for other in nodes()}:
+            return True
         await asyncio.sleep(LOOK_EVERY_S)
-    return now
-
-
-def _losses(final: coordinator.Progress) -> str:
-    lost = [work for work in final.nodes if work.losses]
-    if not lost:
-        return "no node"
-    return ", ".join(
-        f"{work.node}, {'once' if work.losses == 1 else f'{work.losses} times'}, with all its workers; "
-        f"{'it is not back yet' if work.lost else 'it is back'}"
-        for work in lost
-    )
+    return False
 
 
 def _skips(skipped: Mapping[str, int]) -> str:
@@ -225,6 +236,7 @@ def next_steps(console: Console, *, stays: bool) -> None:
         (f"attach {here}", "a Python prompt inside it"),
         (f"tree {second}", "its supervision tree"),
         (f"restart {last} /indexer/workers", "new workers, while it runs"),
+        ("elect indexer --listen", "who coordinates, now and whenever that changes"),
     ]
     if others:
         steps.append(("nodes", "all nodes, with the numbers of their processes"))
@@ -232,10 +244,7 @@ def next_steps(console: Console, *, stays: bool) -> None:
     for words, what in steps:
         console.print(f"  {aspen} {words:<{width}}  {what}")
     if others:
-        console.print(
-            f"Kill any of them with `kill -9 NUMBER`: it comes back. {here} has the only index: when that one is "
-            f"killed, it begins at the beginning."
-        )
+        console.print("Kill any of them with `kill -9 NUMBER`, at any time: nothing is lost, and it comes back.")
 
 
 def _command() -> str:
@@ -265,7 +274,7 @@ async def answer(console: Console, words: str) -> None:
     """Prints the best files for a query."""
     try:
         hits = await _index().search(words, HITS_SHOWN)
-        now = await _coordinator().progress()
+        now = await _index().progress()
     except UsageError as error:
         console.print(str(error), markup=False)
         return
@@ -273,7 +282,7 @@ async def answer(console: Console, words: str) -> None:
         console.print(f"no answer, the index is being restarted; try again ({error})", markup=False)
         return
     if not now.done:
-        console.print(f"(still building: {now.settled:,} of {now.found:,} files so far)")
+        console.print(f"(still building: {now.settled:,} files so far)")
     for hit in hits:
         console.print(_line(hit), markup=False)
     if not hits:
@@ -283,10 +292,6 @@ async def answer(console: Console, words: str) -> None:
 def _line(hit: Hit) -> str:
     counts = ", ".join(f"{word} {count}" for word, count in hit.counts.items())
     return f"{hit.score:7.2f}  {hit.file}  ({counts})"
-
-
-def _coordinator() -> Ref[Coordinator]:
-    return whereis(Coordinator, COORDINATOR)
 
 
 def _index() -> Ref[IndexStore]:

@@ -1,11 +1,13 @@
 """Files to words: everything that is pure or merely reads, with no actor in it.
 
-`walk` lists the files below a folder, `read_words` counts the words of one, `rank` orders what a query found, and
-`sequential` does the whole job the plain way: the reference that the actors' result is compared with.
+`walk` lists the files below a folder, `parcels` makes pieces of work of them, `read_words` counts the words of one,
+`rank` orders what a query found, and `sequential` does the whole job the plain way: the reference that the actors'
+result is compared with.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -15,10 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from aspen import UsageError, message
-from aspen.limits import FRAME_BYTES_MAX
+from aspen.limits import KV_REQUEST_BYTES_MAX
 
-FILE_BYTES_MAX: Final = 1024 * 1024
+FILE_BYTES_MAX: Final = 480 * 1024
 """A larger file is skipped."""
+PARCEL_FILES: Final = 25
+PARCEL_BYTES: Final = 200 * 1024
+"""A parcel has no more files, and its last one begins before so many bytes."""
 FILES_MAX: Final = 200_000
 """Files below the folder; those beyond are skipped."""
 WORD_CHARS_MIN: Final = 2
@@ -31,8 +36,8 @@ _BINARY_PROBE_BYTES: Final = 8_192
 _STEP_CHARS: Final = 65_536
 """Characters counted in one go, about: no other thread runs before they are split into words."""
 
-if FILE_BYTES_MAX * 3 >= FRAME_BYTES_MAX:
-    raise ValueError("the counts of one file, all its words different, must fit a frame")
+if 2 * (FILE_BYTES_MAX + PARCEL_BYTES) >= KV_REQUEST_BYTES_MAX:
+    raise ValueError("the counts of a parcel, even if all words are different, must fit one transaction of the store")
 
 FOLDERS_LEFT_OUT: Final = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules"})
 """Not sources; hidden folders are left out too."""
@@ -51,7 +56,7 @@ Index = dict[str, dict[str, int]]
 @message
 class Skipped:
     """A file that is not indexed, and why: `binary`, `not UTF-8`, `too large`, `unreadable`, `vanished`,
-    `not a regular file`, or one of those named in this module and in `coordinator`."""
+    `not a regular file`, or one of those named in this module and in `worker`."""
 
     reason: str
 
@@ -95,6 +100,21 @@ def walk(root: str) -> Iterator[str]:
         for name in sorted(files):
             yield printable(os.path.relpath(os.path.join(folder, name), root))
     yield from (printable(os.path.relpath(path, root)) for path in unlisted)
+
+
+def parcels(root: str, files: Iterable[str]) -> list[list[str]]:
+    """The files, in their order, in parcels that are worth a claim each. Blocks: for a thread."""
+    made: list[list[str]] = []
+    room = 0
+    for file in files:
+        if room <= 0 or len(made[-1]) == PARCEL_FILES:
+            made.append([])
+            room = PARCEL_BYTES
+        made[-1].append(file)
+        with contextlib.suppress(OSError):
+            size = os.stat(os.path.join(root, file), follow_symlinks=False).st_size
+            room -= size if size <= FILE_BYTES_MAX else 0
+    return made
 
 
 def printable(path: str) -> str:

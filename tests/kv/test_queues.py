@@ -21,8 +21,9 @@ def on_one(work: Callable[[Kv], Awaitable[None]], node: str = "n2") -> None:
 
 
 async def left(kv: Kv, queue: Queue) -> None:
-    """Of a queue that is empty nothing is left, no lease either."""
+    """Of a queue that is empty nothing is left, no lease either once somebody has found that out."""
     assert await queue.size() == 0
+    assert await queue.take() == []
     assert (await kv.range(count_only=True)).count == 0
     assert await kv.leases() == []
 

@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from aspen.errors import AspenError, CallTimeout, ClaimLost, Compacted, TransactionConflict, UsageError
 from aspen.kv import tuples
 from aspen.kv.interactive import Transaction
 from aspen.kv.recipes.keys import base, items_of, key_of, span_of
-from aspen.kv.stamps import stamp_of
+from aspen.kv.stamps import STAMP_BYTES, stamp_of
 from aspen.kv.tuples import Versionstamp
 from aspen.kv.txn import create_revision, delete, exists, missing, mod_revision, put, version
 from aspen.kv.types import Compare, KeyValue, Operation, RangeRequest, RangeResult, StampedPutRequest, TxnRequest
@@ -66,6 +64,14 @@ class Item:
         """1 at the first delivery."""
         self.token = token
         """Of the claim: grows from delivery to delivery of an item."""
+        self._ended = False
+        self._within: Transaction | None = None
+        """The transaction that takes it out."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been acknowledged or given back here."""
+        return self._ended or (self._within is not None and self._within.committed)
 
     def check(self) -> Compare:
         """A condition for transactions: the claim is still there."""
@@ -92,8 +98,9 @@ class Item:
         """
         queue = self._queue
         claimed = await tr.get(queue.claim_key(self.id))
-        if claimed != b"%d" % self._batch.lease:
+        if claimed != self._batch.mark:
             raise self._lost()
+        self._within = tr
         for key in (queue.item_key(self.id), queue.claim_key(self.id), queue.tries_key(self.id)):
             tr.clear(key)
 
@@ -106,9 +113,14 @@ class Item:
         if not await self._queue.kv.keep_alive(self._batch.lease):
             raise self._lost()
 
+    async def let_go(self) -> None:
+        """Ends the lease of its claim, once nothing that was taken along with it needs that; it ends by itself too."""
+        await self._batch.ended(self.id)
+
     async def _end(self, operations: list[Operation]) -> None:
         done = await self._queue.kv.execute(TxnRequest((self.check(),), tuple(operations)))
-        await self._batch.ended(self.id)
+        self._ended = done.succeeded
+        await self.let_go()
         if not done.succeeded:
             raise self._lost()
 
@@ -119,18 +131,51 @@ class Item:
         )
 
 
+class Work:
+    """See `Queue.work`."""
+
+    # Not a generator: one that is closed while it gives back, as that of an actor that is killed, would complain.
+
+    def __init__(self, queue: Queue, name: str, wait_s: float) -> None:
+        self._queue, self._name, self._wait_s = queue, name, wait_s
+        self._item: Item | None = None
+
+    async def __aenter__(self) -> Item:
+        if self._item is not None:
+            raise UsageError("this work has been entered; make another with queue.work()")
+        taken = await self._queue.take(wait=self._wait_s)
+        if not taken:
+            raise CallTimeout(f"queue {self._name!r}: no item came within {self._wait_s:g} s")
+        self._item = taken[0]
+        return self._item
+
+    async def __aexit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        item = self._item
+        if item is None:
+            return
+        if item.is_done:
+            await item.let_go()
+        elif kind is None:
+            await item.ack()
+        else:
+            with contextlib.suppress(AspenError):
+                await item.give_back()
+
+
 class Batch:
     """Items that were taken at once, under one lease."""
 
-    def __init__(self, kv: Kv, lease: int, ids: list[ItemId]) -> None:
-        self._kv, self.lease, self._left = kv, lease, set(ids)
+    def __init__(self, queue: Queue, lease: int, mark: bytes, ids: list[ItemId]) -> None:
+        self._queue, self.lease, self._left = queue, lease, set(ids)
+        self.mark = mark
+        """What their claims say: nobody else's say the same, nor those of another take."""
 
     async def ended(self, id: ItemId) -> None:
-        """One of them is done with; the lease goes with the last."""
+        """One of them is done with; the lease is free with the last."""
         if id in self._left:
             self._left.discard(id)
             if not self._left:
-                await revoked(self._kv, self.lease)
+                await self._queue.lease_is_free(self.lease)
 
 
 class Queue:
@@ -143,6 +188,14 @@ class Queue:
         self._name, self._visibility, self._tries, self._ordered = name, visibility, tries, ordered
         self._space = base("queue", name)
         self._items = span_of(self._space, "item")
+        self._first = Versionstamp(bytes(STAMP_BYTES))
+        """No item before this one is in the queue, nor will there be: so what was done is not read again."""
+        self._crowd = 0
+        """How many others seem to take at the same time."""
+        self._spare = 0
+        """A lease that claims nothing any more. It is used for the next ones, as long as it lives: that costs less than
+        another, and nobody revokes it in the end."""
+        self._takes = 0
 
     # -- those who put in --------------------------------------------------------------------------
 
@@ -182,45 +235,38 @@ class Queue:
             except TimeoutError:
                 return []
 
-    @asynccontextmanager
-    async def work(self, *, wait: float = RECIPE_WAIT_S) -> AsyncIterator[Item]:
-        """An item, acknowledged at the end of the block; when the block ends by an exception, given back.
+    def work(self, *, wait: float = RECIPE_WAIT_S) -> Work:
+        """An item, for `async with`: acknowledged at the end of the block, unless it has been within; given back when
+        the block ends by an exception.
 
         Raises:
             CallTimeout: none came in so many seconds.
             ClaimLost: the block took too long.
         """
-        taken = await self.take(wait=wait)
-        if not taken:
-            raise CallTimeout(f"queue {self._name!r}: no item came within {wait:g} s")
-        try:
-            yield taken[0]
-        except BaseException:
-            with contextlib.suppress(AspenError):
-                await taken[0].give_back()
-            raise
-        await taken[0].ack()
+        return Work(self, self._name, wait)
 
     async def _take(self, most: int) -> tuple[list[Item], int]:
         """Takes items, or says as of which revision there are none."""
         lease = 0
         try:
-            for turn in range(KV_TRANSACTION_TRIES_MAX):
+            for _ in range(KV_TRANSACTION_TRIES_MAX):
                 # Who was too slow takes one of more items than the next to come would: so they do not meet again.
-                spread = 1 if self._ordered else 1 + min(turn, QUEUE_SPREAD_MAX)
+                spread = 1 if self._ordered else 1 + self._crowd
                 try:
                     found, revision = await self._visible(most * spread)
                 except Compacted:
                     continue
                 if not found:
+                    lease, self._spare = lease or self._spare, 0  # Nothing to be done: nothing is left.
                     return [], revision
-                if not lease or not await self.kv.keep_alive(lease):
-                    lease = (await self.kv.grant(self._visibility)).id
+                lease = await self._lease(lease)
                 first = int(self.kv.draw() * (max(0, len(found) - most) + 1))
                 taken = await self._claim(found[first : first + most], lease)
                 if taken:
                     lease = 0
+                    self._crowd = max(0, self._crowd - 1)
                     return taken, revision
+                self._crowd = min(2 * self._crowd + 1, QUEUE_SPREAD_MAX)
             raise TransactionConflict(
                 f"queue {self._name!r}: others were faster {KV_TRANSACTION_TRIES_MAX} times; too many take"
             )
@@ -228,11 +274,24 @@ class Queue:
             if lease:
                 await revoked(self.kv, lease)
 
+    async def _lease(self, lease: int) -> int:
+        """That lease, or one that is free, or a new one, with all of its time before it."""
+        if not lease:
+            lease, self._spare = self._spare, 0
+        if lease and await self.kv.keep_alive(lease):
+            return lease
+        return (await self.kv.grant(self._visibility)).id
+
+    async def lease_is_free(self, lease: int) -> None:
+        """Nothing is claimed under a lease any more."""
+        if self._spare:
+            await revoked(self.kv, lease)
+        else:
+            self._spare = lease
+
     async def _visible(self, most: int) -> tuple[list[tuple[KeyValue, int]], int]:
         """The first items without a claim, with how often each was claimed; what is dead is put aside on the way."""
-        claims_key, claims_end = span_of(self._space, "claim")
-        tries_key, tries_end = span_of(self._space, "tries")
-        start, end = self._items
+        start, end = self.item_key(self._first), self._items[1]
         revision = 0
         found: list[tuple[KeyValue, int]] = []
         claims: set[bytes] = set()
@@ -241,17 +300,20 @@ class Queue:
             if not revision:
                 # The claims are of the same moment as the items, or an item that is being done would seem to be there.
                 reads = (
-                    RangeRequest(start, end, limit=QUEUE_PAGE_ITEMS),
-                    RangeRequest(claims_key, claims_end, keys_only=True),
-                    RangeRequest(tries_key, tries_end, keys_only=True),
+                    RangeRequest(start, end, limit=QUEUE_PAGE_ITEMS, uncounted=True),
+                    RangeRequest(self.claim_key(self._first), span_of(self._space, "claim")[1], keys_only=True),
+                    RangeRequest(self.tries_key(self._first), span_of(self._space, "tries")[1], keys_only=True),
                 )
                 done = await self.kv.execute(TxnRequest((), reads))
                 page, claimed, tried = (one for one in done.responses if isinstance(one, RangeResult))
                 revision = done.revision
                 claims = {kv.key for kv in claimed.kvs}
                 tries = {kv.key: kv.version for kv in tried.kvs}
+                if page.kvs:
+                    self._first = self._id(page.kvs[0].key)
             else:
-                page = await self.kv.range(start, end, limit=QUEUE_PAGE_ITEMS, revision=revision)
+                request = RangeRequest(start, end, revision, QUEUE_PAGE_ITEMS, uncounted=True)
+                page = await self.kv.read(request)
             for kv in page.kvs:
                 id = self._id(kv.key)
                 if self.claim_key(id) in claims:
@@ -272,16 +334,18 @@ class Queue:
 
     async def _claim(self, found: list[tuple[KeyValue, int]], lease: int) -> list[Item]:
         """Claims all of these, or none: somebody was faster."""
+        self._takes += 1
+        mark = b"%d/%d" % (lease, self._takes)
         compares: list[Compare] = []
         operations: list[Operation] = []
         for kv, _ in found:
             id = self._id(kv.key)
             compares += [mod_revision(kv.key) == kv.mod_revision, missing(self.claim_key(id))]
-            operations += [put(self.claim_key(id), b"%d" % lease, lease=lease), put(self.tries_key(id))]
+            operations += [put(self.claim_key(id), mark, lease=lease), put(self.tries_key(id))]
         done = await self.kv.execute(TxnRequest(tuple(compares), tuple(operations)))
         if not done.succeeded:
             return []
-        batch = Batch(self.kv, lease, [self._id(kv.key) for kv, _ in found])
+        batch = Batch(self, lease, mark, [self._id(kv.key) for kv, _ in found])
         return [Item(self, self._id(kv.key), kv.value, count + 1, done.revision, batch) for kv, count in found]
 
     async def _bury(self, kv: KeyValue, id: ItemId, count: int) -> bool:
@@ -324,6 +388,11 @@ class Queue:
             return False
         again = (delete(key), StampedPutRequest(*self._stamped(0, found.value)))
         return (await self.kv.execute(TxnRequest((exists(key),), again))).succeeded
+
+    def clear_in(self, tr: Transaction) -> None:
+        """Takes everything out as a part of an interactive transaction: claims and dead letters too. Whoever has
+        claimed an item learns it by `ClaimLost`."""
+        tr.clear_range(*span_of(self._space))
 
     async def forget(self, id: ItemId) -> bool:
         """Throws a dead letter away. False: there is no such one."""
