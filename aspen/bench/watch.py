@@ -114,6 +114,7 @@ async def _fan_out(kvs: list[Kv], watches: int, seconds: float, window: int) -> 
         await asyncio.wait(readers)
     delays_ns.sort()
     return {
+        "took_s": took_s,
         "events_per_s": due / took_s,
         "puts_per_s": puts / took_s,
         "p50_ms": delays_ns[len(delays_ns) // 2] / 1e6,

@@ -16,26 +16,16 @@ where it was when all that waits has been read.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 from aspen.errors import AspenError, CallTimeout, UsageError
+from aspen.kv.feeding import Reading, Told, beginning
 from aspen.kv.types import Event
-from aspen.limits import (
-    WATCH_CLIENT_BYTES_MAX,
-    WATCH_CLIENT_REVISIONS_MAX,
-    WATCH_CREATED_S,
-    WATCH_EVENT_OVERHEAD_BYTES,
-    WATCH_PULL_S,
-)
+from aspen.limits import WATCH_CREATED_S, WATCH_PULL_S
 
 if TYPE_CHECKING:
     from aspen.kv.watch_client import WatchClient
     from aspen.kv.watching import Options
-
-Told: TypeAlias = "tuple[int, tuple[Event, ...], int, bool]"
-"""A revision, its events, their size in bytes, and whether that is all of it."""
-
 
 class Revisions:
     """Iterates over whole revisions: see `Watch.revisions`."""
@@ -50,32 +40,24 @@ class Revisions:
         return await self._watch.next_revision()
 
 
-class Watch:
+class Watch(Reading):
     """See the module."""
 
     __slots__ = (
-        "_at",
         "_began",
-        "_bytes",
         "_client",
-        "_current",
+        "_closed",
         "_entered",
         "_error",
         "_given",
-        "_handed",
-        "_last",
         "_marked_s",
         "_marks",
         "_part",
-        "_part_bytes",
-        "_queue",
         "_skip",
-        "_waiter",
         "created_in",
         "end",
         "id",
         "key",
-        "next",
         "options",
         "paused",
         "progress_wanted",
@@ -95,37 +77,25 @@ class Watch:
         require_leader: bool,
         timeout_s: float | None,
     ) -> None:
+        super().__init__(start)
         self._client = client
         self.key, self.end, self.options = key, end, options
         self.progress_wanted, self.require_leader = progress, require_leader
         self.timeout_s = WATCH_CREATED_S if timeout_s is None else timeout_s
-        self.next = start
-        """The first revision that has not come; 0: it has not begun, and takes what comes after that."""
         self.id = 0
         """At the member; 0: it is not there."""
         self.created_in = 0
         """The number of the answer that said that it has begun; 0: none has."""
         self.paused = False
         """Whether it waits to be read before more is asked for."""
-        self._entered = False
+        self._entered = self._closed = False
         self._began: asyncio.Future[None] | None = None
-        self._queue: deque[Told] = deque()
-        self._bytes = 0
         self._part: list[Event] = []
         """Of a revision that has not come as a whole."""
-        self._part_bytes = 0
         self._given = 0
         """Events of a revision that was not whole yet that were handed on."""
         self._skip = 0
         """Of these, those that come again."""
-        self._current: Told = (0, (), 0, True)
-        self._at = 0
-        """The event of it that the reader gets next."""
-        self._handed = max(start - 1, 0)
-        """Up to where everything was given to the reader."""
-        self._last = max(start - 1, 0)
-        """The revision that the reader was told of last, or is going to be."""
-        self._waiter: asyncio.Future[None] | None = None
         self._error: AspenError | None = None
         self._marks: list[asyncio.Future[int]] = []
         self._marked_s = 0.0
@@ -136,8 +106,12 @@ class Watch:
     def revision(self) -> int:
         """Up to where the reader has seen everything that the watch is of. A watch that starts there + 1 misses and
         repeats nothing."""
-        if not self._queue and not self._part and not self._given and self._at >= len(self._current[1]):
-            self._handed = max(self._handed, self._client.seen(self))
+        told = self._told
+        if not self._closed and self._at >= len(told.events):
+            if told.whole:
+                self._handed = told.revision
+            if not self.waits and not self._part and not self._given:
+                self._handed = max(self._handed, self._client.seen(self))
         return self._handed
 
     async def __aenter__(self) -> Self:
@@ -170,10 +144,16 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """Ends it, here and at the member. Idempotent."""
+        """Ends it, here and at the member. Idempotent. `revision` stays what it is."""
+        if not self._closed:
+            self._handed = self.revision
+            self._closed = True
         self._client.remove(self)
         self.fail(UsageError("the watch is closed; make another with kv.watch(...)"))
-        self._queue.clear()
+        feed = self.alone()
+        feed.watches.clear()
+        self._read = feed.bytes
+        self._told, self._at, self._hops = beginning(), 0, None
 
     def __aiter__(self) -> Self:
         """The events, one by one."""
@@ -181,21 +161,27 @@ class Watch:
 
     async def __anext__(self) -> Event:
         """The next event. Raises Compacted."""
-        # One frame for each event, as thousands of watches may be told of the same one.
+        # Written out, as thousands of watches may be told of the same event.
         while True:
-            revision, events, _, whole = self._current
-            at = self._at
+            told, at = self._told, self._at
+            events = told.events
             if at < len(events):
-                self._at = at = at + 1
-                if whole and at == len(events):
-                    self._handed = revision
-                return events[at - 1]
-            if not self._queue:
-                await self._wait()
+                self._at = at + 1
+                return events[at]
+            following = told.next
+            if following is None or self._hops:
+                if not self.step():
+                    await self._wait()
                 continue
-            self._current, self._at = self._pop(), 0
-            if not self._current[1]:
-                self._handed = self._current[0]
+            if told.whole:
+                self._handed = told.revision
+            self._read += following.cost
+            self._told = following
+            events = following.events
+            if events:
+                self._at = 1
+                return events[0]
+            self._at = 0
 
     def revisions(self) -> Revisions:
         """Whole revisions: their number, and the events in their order. With `progress` now and then one without
@@ -206,11 +192,18 @@ class Watch:
         return Revisions(self)
 
     async def next_revision(self) -> tuple[int, tuple[Event, ...]]:
-        """The next of `revisions`."""
-        revision, events, _, whole = await self._next()
-        if whole:
-            self._handed = revision
-        return revision, events
+        """The next of `revisions`; of one of which events were read one by one, the others."""
+        while True:
+            told, at = self._told, self._at
+            if at < len(told.events):
+                self._at = len(told.events)
+                return told.revision, told.events[at:]
+            if not self.step():
+                await self._wait()
+            elif self._told.revision:
+                told = self._told
+                self._at = len(told.events)
+                return told.revision, told.events
 
     async def progress(self, *, timeout: float = WATCH_CREATED_S) -> int:
         """Asks the member how far it is, and returns that revision when everything up to there has come.
@@ -234,30 +227,21 @@ class Watch:
             if mark in self._marks:
                 self._marks.remove(mark)
 
-    async def _next(self) -> Told:
-        while not self._queue:
-            await self._wait()
-        return self._pop()
-
     async def _wait(self) -> None:
-        """Returns when something may have come. Raises what has ended the watch."""
+        """Returns when something may have come; nothing has that is not read. Raises what has ended the watch."""
         if self._error is not None:
             raise _again(self._error)
         if self._waiter is not None:
             raise UsageError("somebody reads this watch already; one reads, or make another watch")
+        if self.paused:
+            self.paused = False
+            self._client.resume(self)
         self._waiter = waiter = self._client.loop.create_future()
+        self.feed.waiting[self] = None
         try:
             await waiter
         finally:
             self._waiter = None
-
-    def _pop(self) -> Told:
-        told = self._queue.popleft()
-        self._bytes -= told[2]
-        if self.paused and not self._queue and self._error is None:
-            self.paused = False
-            self._client.resume(self)
-        return told
 
     # -- for the client --------------------------------------------------------------------------------------------
 
@@ -265,58 +249,52 @@ class Watch:
         """A member has begun it as of that revision."""
         if not self.next:
             self.next = revision + 1
-            self._handed = self._last = revision
+            self._handed = revision
         if self._began is not None and not self._began.done():
             self._began.set_result(None)
 
-    def take(self, told: Told) -> bool:
-        """Takes what has happened. True: so much waits that no more is wanted for now."""
-        revision, events, size, whole = told
-        if whole and revision >= self.next and not self._skip and not self._part:
-            self.next = revision + 1
-            self._given = 0
-            self._put(told)
-            return self._is_full()
+    def is_plain(self, revision: int) -> bool:
+        """Whether a whole revision is new to it, and all of it."""
+        return revision >= self.next and not self._skip and not self._part and not self._given
+
+    def take(self, told: Told) -> None:
+        """Takes what has happened, for itself alone."""
+        revision, events, whole = told.revision, told.events, told.whole
+        feed = self.alone()  # Before anything of it waits in parts: a feed is of watches without.
         if revision < self.next:
-            return False  # It has been seen: a member began earlier than it was asked to.
+            return  # It has been seen: a member began earlier than it was asked to.
         if self._skip:
             skipped = min(self._skip, len(events))
             self._skip -= skipped
             events = events[skipped:]
         if not whole and not self.options.fragment:
             self._part += events
-            self._part_bytes += size
-            return False
+            return
         if self._part:
-            events, size = (*self._part, *events), size + self._part_bytes
-            self._part, self._part_bytes = [], 0
+            events = (*self._part, *events)
+            self._part = []
         if whole:
             self._given = 0
-            self.next = revision + 1
+            self._next = revision + 1
         else:
             self._given += len(events)
-        self._put((revision, events, size, whole))
-        return self._is_full()
-
-    def _is_full(self) -> bool:
-        if self._bytes <= WATCH_CLIENT_BYTES_MAX and len(self._queue) <= WATCH_CLIENT_REVISIONS_MAX:
-            return False
-        self.paused = True
-        return True
+        feed.tell(Told(revision, events, whole))
 
     def detached(self) -> None:
         """No member has it any more: of a revision that has come in part the rest is asked for again, with its
         beginning."""
+        self.alone()
         self.id = self.created_in = 0
         self._skip = self._given
-        self._part, self._part_bytes = [], 0
+        self._part = []
 
     def mark(self, revision: int, now_s: float) -> None:
         """Everything up to `revision` has come: told to a reader that wants to know, now and then."""
-        if self._queue or self._part or now_s - self._marked_s < WATCH_PULL_S / 2 or revision <= self._last:
+        last = max(self._handed, self._told.revision)
+        if self.waits or self._part or now_s - self._marked_s < WATCH_PULL_S / 2 or revision <= last:
             return
         self._marked_s = now_s
-        self._put((revision, (), WATCH_EVENT_OVERHEAD_BYTES, True))
+        self.alone().tell(Told(revision, (), True))
 
     def marked(self, revision: int) -> None:
         """What `progress` asked for has come."""
@@ -343,17 +321,6 @@ class Watch:
             if not mark.done():
                 mark.set_exception(_again(error))
         self._wake()
-
-    def _put(self, told: Told) -> None:
-        self._last = told[0]
-        self._queue.append(told)
-        self._bytes += told[2]
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
 
 def _again(error: AspenError) -> AspenError:

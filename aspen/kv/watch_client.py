@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from aspen.errors import (
     AccessDenied,
@@ -31,7 +31,8 @@ from aspen.errors import (
 from aspen.kv.codec import make_error
 from aspen.kv.courier import Channel, Courier
 from aspen.kv.door import WATCH
-from aspen.kv.types import ErrorCode, Event, Keyspace
+from aspen.kv.feeding import Feed, Feeds, Told, gathered
+from aspen.kv.types import ErrorCode, Keyspace
 from aspen.kv.watch import Watch
 from aspen.kv.watch_wire import (
     Answer,
@@ -51,7 +52,6 @@ from aspen.kv.watching import NO_LEADER, REFUSED, Cancelled, Created, Events, Pr
 from aspen.limits import (
     WATCH_ASK_BYTES_MAX,
     WATCH_ASK_ITEMS_MAX,
-    WATCH_EVENT_OVERHEAD_BYTES,
     WATCH_PULLS,
     WATCH_SILENCE_S,
     WATCHES_PER_STREAM_MAX,
@@ -97,6 +97,7 @@ class WatchClient:
         """Those that tell their reader how far they are."""
         self._at_member: dict[int, Watch] = {}
         """By their ids, of which none is used twice in a stream."""
+        self._feeds: Feeds = {}
         self._ids = 0
         self._items: deque[bytes] = deque()
         """What the member is to be told."""
@@ -295,13 +296,30 @@ class WatchClient:
                     watch.mark(self.seen(watch), now_s)
 
     def _take_events(self, delivery: Events) -> None:
-        events = delivery.events
-        told = (delivery.revision, events, _size(events), not delivery.more)
-        at_member = self._at_member
-        for id in delivery.watches:
-            watch = at_member.get(id)
-            if watch is not None and watch.take(told):
-                self._end(watch)
+        ids, revision = delivery.watches, delivery.revision
+        told = Told(revision, delivery.events, not delivery.more)
+        feed = self._feeds.get(ids)
+        if feed is None or feed.next > revision or delivery.more:
+            at_member = self._at_member
+            watches = [watch for id in ids if (watch := at_member.get(id)) is not None]
+            if not watches:
+                return
+            if delivery.more or not all(watch.is_plain(revision) for watch in watches):
+                for watch in watches:
+                    watch.take(told)
+                    self._pause(watch.feed)
+                return
+            feed = gathered(self._feeds, ids, watches)
+        feed.tell(told)
+        if feed.bytes > feed.look_at:
+            self._pause(feed)
+
+    def _pause(self, feed: Feed) -> None:
+        """Takes watches back from the member for which too much waits."""
+        for reading in feed.overfull():
+            watch = cast(Watch, reading)
+            watch.paused = True
+            self._end(watch)
 
     def _cancelled(self, delivery: Cancelled) -> None:
         watch = self._at_member.pop(delivery.watch, None)
@@ -368,15 +386,6 @@ class WatchClient:
             stream.lost(_reason(error))
         else:
             self._send(stream)
-
-
-def _size(events: tuple[Event, ...]) -> int:
-    size = 0
-    for _, kv, prev in events:
-        size += len(kv.key) + len(kv.value) + WATCH_EVENT_OVERHEAD_BYTES
-        if prev is not None:
-            size += len(prev.key) + len(prev.value)
-    return size
 
 
 def _settle(future: asyncio.Future[bytes], data: bytes | None, error: BaseException | None) -> None:

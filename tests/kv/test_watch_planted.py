@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aspen.errors import Compacted
+from aspen.kv.feeding import Told
 from aspen.kv.watch import Watch
 from aspen.kv.watch_client import WatchClient
 from aspen.kv.watching import Channel, Stream, WatchHub
@@ -56,7 +57,7 @@ def who_had_no_room_is_taken_for_level(patch: pytest.MonkeyPatch) -> None:
 
 def a_part_is_taken_for_a_revision(patch: pytest.MonkeyPatch) -> None:
     take = Watch.take
-    patch.setattr(Watch, "take", lambda self, told: take(self, (*told[:3], True)))
+    patch.setattr(Watch, "take", lambda self, told: take(self, Told(told.revision, told.events, True)))
 
 
 def a_watch_that_was_not_read_goes_on_from_now(patch: pytest.MonkeyPatch) -> None:

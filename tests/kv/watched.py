@@ -13,8 +13,7 @@ from typing import Any
 
 from aspen.actor import system_of_loop
 from aspen.errors import AspenError, CallTimeout, Compacted, NoConnection
-from aspen.kv import watch as watch_module
-from aspen.kv import watch_actor, watch_streams, watching
+from aspen.kv import feeding, watch_actor, watch_streams, watching
 from aspen.kv.inside import kv_of
 from aspen.kv.types import FROM_KEY, Event
 from aspen.kv.window import Window
@@ -24,7 +23,7 @@ Spec = tuple[bytes, bytes, dict[str, Any]]
 """Key, end, options of a watch."""
 
 SMALL = {
-    watch_module: {"WATCH_CLIENT_REVISIONS_MAX": 4, "WATCH_CLIENT_BYTES_MAX": 3_000},
+    feeding: {"WATCH_CLIENT_REVISIONS_MAX": 4, "WATCH_CLIENT_BYTES_MAX": 3_000},
     watch_actor: {"WATCH_ANSWER_BYTES": 600, "WATCH_PAGE_EVENTS": 5},
     watching: {
         "WATCH_FRAGMENT_BYTES": 400,
