@@ -405,6 +405,10 @@ class Disk(Protocol):
         """
         ...
 
+    def storages(self) -> list[str]:
+        """The names of the stores that are there, in order."""
+        ...
+
     def remove_storage(self, name: str, /) -> None:
         """Removes a store, durably. It must be closed. Nothing when it is not there."""
         ...

@@ -59,6 +59,12 @@ class RealDisk:
                 "rebuild it from a snapshot or from peers"
             ) from None
 
+    def storages(self) -> list[str]:
+        """The names of the stores that are there."""
+        self._take()
+        with device_errors(self.root, "list"):
+            return sorted(path.name for path in self.root.iterdir() if (path / _DATA_FILE).exists())
+
     def remove_storage(self, name: str) -> None:
         """Removes a store, durably."""
         self._take()

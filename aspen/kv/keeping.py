@@ -5,8 +5,10 @@ next must not open the storage before that has ended. So they are lodged with th
 
 A file `open` stands in the directory beside the storage while it is in use. When it is there at the start, the node
 ended out of order, and another process reads the whole storage first: a corrupt one may kill the process that reads it.
-What cannot be trusted is removed; the peer brings the state anew, from its log or from other members. So it is with a
-row that turns out to have rotted while the member runs: the member ends, and the next one begins without that state.
+What cannot be trusted is set aside, as `NAME.corrupt-N`, and the peer brings the state anew, from its log or from other
+members. So it is with a row that turns out to have rotted while the member runs: the member ends, and the next one
+begins without that state. Nothing is deleted: a member that is the only one may have the only copy. What is set aside
+is bounded all the same: a disk that corrupts again and again is not used any more, before a person has looked at it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from functools import partial
 from typing import Any, Final, cast
 
 from aspen.actor import System
-from aspen.errors import StorageCorrupt, StorageError, UsageError
+from aspen.errors import StorageCorrupt, StorageError, StorageFailed, UsageError
 from aspen.kv.machine import TABLES, Machine
 from aspen.kv.options import StoreOptions
+from aspen.limits import KV_SET_ASIDE_MAX
 from aspen.traits import Disk, Lane, Storage
 
 log = logging.getLogger("aspen.kv")
@@ -28,6 +31,7 @@ log = logging.getLogger("aspen.kv")
 _TABLE: Final = "aspen.kv.lodgings"
 _OPEN: Final = "open"
 _DISTRUSTED: Final = "distrusted"
+_SET_ASIDE: Final = ".corrupt-"
 
 
 class _Lodging:
@@ -86,7 +90,7 @@ class Keeper:
         """Opens the state that is there, or an empty one.
 
         Raises:
-            StorageFailed: the device fails.
+            StorageFailed: the device fails, or has corrupted so many states that it is not to be used.
         """
         try:
             if await self.run(self._begin):
@@ -95,13 +99,37 @@ class Keeper:
                 raise StorageCorrupt(self._lodging.distrusted)
             self.machine = await self.run(self._open)
         except StorageCorrupt as error:
-            log.error(
-                "the state of the store cannot be trusted, and is brought anew from the log or by others: %s", error
-            )
-            await self.run(self._disk.remove_storage, self.name)
+            try:
+                await self.run(self._set_aside, str(error))
+            except StorageFailed as failure:
+                self.failed(failure)
+                raise
             await self.run(self._marked, False)
             self._lodging.distrusted = ""
             self.machine = await self.run(self._open)
+
+    def _set_aside(self, why: str) -> None:
+        """In the lane: gives the state another name, under which nobody opens it."""
+        stores = self._disk.storages()
+        if self.name not in stores:
+            return
+        begin = f"{self.name}{_SET_ASIDE}"
+        kept = [name for name in stores if name.startswith(begin) and name.removeprefix(begin).isdecimal()]
+        if len(kept) >= KV_SET_ASIDE_MAX:
+            raise StorageFailed(
+                f"the state of the store cannot be trusted ({why}), and {len(kept)} have been set aside already: "
+                f"{', '.join(kept)} in the data directory. Look at disk and memory of this machine, and remove those "
+                "that are not needed; or add the node as a new member"
+            )
+        name = f"{begin}{max((int(one.removeprefix(begin)) for one in kept), default=0) + 1}"
+        self._disk.rename_storage(self.name, name)
+        log.error(
+            "the state of the store cannot be trusted, and is brought anew from the log or by others: %s. What was "
+            "there is kept as %s in the data directory, as long as nobody removes it. Look after the device; remove it "
+            "when the state is there again. If this is the only member, docs/guides/storage.md says what to do",
+            why,
+            name,
+        )
 
     def _begin(self) -> bool:
         """In the lane. Whether what is there was left out of order."""
@@ -155,7 +183,7 @@ class Keeper:
         self.machine = await self.run(replace)
 
     async def distrust(self) -> None:
-        """Whoever opens the storage next takes it for corrupt: it is removed, and the state is brought anew."""
+        """Whoever opens the storage next takes it for corrupt: it is set aside, and the state is brought anew."""
         try:
             await self.run(self._marked, True)
         except StorageError as error:

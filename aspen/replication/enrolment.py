@@ -226,6 +226,14 @@ class Enrolment(Actor):
             log.warning(
                 "the state of the machine does not fit the log of member %d; a snapshot is needed", running.seat.me
             )
+            if running.core.status().configuration.voters == {running.seat.me}:
+                log.error(
+                    "nobody else has the state of the machine, and the log of member %d, the only voter of group %d, "
+                    "begins after it: this member serves nothing. Restore a snapshot, or look at what was set aside "
+                    "when the state was found corrupt",
+                    running.seat.me,
+                    running.seat.group,
+                )
             running.feeder.detach()
         else:
             running.feeder.attach(self._machine, applied, synced)

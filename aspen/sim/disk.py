@@ -498,6 +498,10 @@ class SimDisk:
         """The store of that name, if it is there."""
         return self._stores.get(name)
 
+    def stores(self) -> list[str]:
+        """The names of the stores that are there."""
+        return sorted(self._stores)
+
     def remove_store(self, name: str) -> None:
         """Removes a store."""
         self.before_write(name)
@@ -545,6 +549,10 @@ class DiskPort:
         if image is not None:
             self._disk.fail_read(image.path)
             image.check()
+
+    def storages(self) -> list[str]:
+        """The names of the stores that are there."""
+        return self._disk.stores() if self._handles.counts("listed the stores") else []
 
     def remove_storage(self, name: str) -> None:
         """Removes a store, durably."""

@@ -180,7 +180,10 @@ def test_stores_are_verified_replaced_and_removed(kind: str, tmp_path: Path) -> 
         fill(storage, key)
         storage.close()
         disks.verify(kind, name)
+    disk.files("raft").open("1").close()
+    assert disk.storages() == ["kv", "kv.new"]
     disk.rename_storage("kv.new", "kv")
+    assert disk.storages() == ["kv"]
     storage = disk.storage("kv", TABLES, map_bytes=MAP_BYTES)
     assert [key for key, _ in rows(storage)] == [b"new"]
     storage.close()
@@ -188,6 +191,7 @@ def test_stores_are_verified_replaced_and_removed(kind: str, tmp_path: Path) -> 
         disk.rename_storage("kv.new", "kv")
     disk.remove_storage("kv")
     disk.remove_storage("kv")
+    assert disk.storages() == []
     disks.verify(kind, "kv")
     storage = disk.storage("kv", TABLES, map_bytes=MAP_BYTES)
     assert rows(storage) == []

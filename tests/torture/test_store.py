@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,8 @@ from aspen.limits import CONTROL_SILENCE_S
 from aspen.node.heart import EXIT_STORAGE
 from tests.torture import scenarios
 from tests.torture.aspen_store import AspenTarget
-from tests.torture.disk import FaultyDisk, compiler_missing
-from tests.torture.rounds import NEMESES, Load, one_round
+from tests.torture.disk import FaultyDisk, compiler_missing, rot
+from tests.torture.rounds import DURING_S, NEMESES, Load, one_round, pause
 from tests.torture.scenarios import Fate
 from tests.torture.seam import Cluster
 from tests.torture.soaking import soak
@@ -116,6 +117,32 @@ def test_a_corrupted_page_of_the_state_is_seen_and_rebuilt(tmp_path: Path) -> No
 
     found = on_aspen(tmp_path, scenario)
     assert found.answers, found
+    kept = AspenTarget(tmp_path).data(found.member) / "kv.corrupt-1" / "data.mdb"
+    assert kept.stat().st_size > 0, "what was found corrupt is kept"
+
+
+@soak
+def test_a_sole_member_sets_its_corrupt_state_aside(tmp_path: Path) -> None:
+    """And has it anew from its log, which goes back to the beginning here."""
+
+    async def run() -> None:
+        async with AspenTarget(tmp_path, members=1, patient=True) as cluster:
+            load, (name,) = Load(cluster, seed=5), cluster.names
+            await load.begin("sole")
+            await pause(DURING_S)
+            await load.end()
+            cluster.signal(name, signal.SIGKILL)
+            (state,) = state_files(cluster, name)
+            assert rot(state, load.rng, pages=4)
+            since = len(cluster.said(name))
+            await cluster.start(name)
+            found = await scenarios.fate(cluster, name, since)
+            assert found.answers, found
+            assert "kept as kv.corrupt-1" in found.said
+            assert (cluster.data(name) / "kv.corrupt-1" / "data.mdb").stat().st_size > 0
+            await judged(cluster, load, tmp_path)
+
+    asyncio.run(run())
 
 
 @soak
