@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
+from functools import partial
 from typing import Final, Self
 
 import zmq
+import zmq.backend
 from zmq.utils.monitor import parse_monitor_message
 
 from aspen.errors import AccessDenied, AspenError, ConfigError, NotReachable, Overloaded
@@ -17,11 +20,46 @@ CONNECT_TIMEOUT_S: Final = 5.0
 CLOSE_LINGER_MS: Final = 100
 """How long the last frames of a client that leaves may take. A node that is there takes them at once."""
 
+SOCKETS_MAX: Final = 16_384
+"""Of one process: a DEALER, and two for its monitor, per connection."""
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
 _REFUSED: Final = 400
 """The ZAP status for a key that is not trusted."""
 _CRYPTOGRAPHIC: Final = 0x11000001
 """ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: the peer's key is not the one that we expect."""
 _TIMED_OUT: Final = frozenset({zmq.EAGAIN, zmq.ETIMEDOUT})
+
+
+class _Shared:
+    """The context of all connections of this process. One has a thread of its own: a hundred would have as many."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._users = 0
+
+    def take(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The context, until it is given back."""
+        with self._lock:
+            if self._context is None:
+                self._context = zmq.Context()
+                self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+            self._users += 1
+            return self._context
+
+    def give_back(self) -> None:
+        """Ends it with its last user, whose sockets are closed; what they have just sent has its time to leave."""
+        with self._lock:
+            self._users -= 1
+            context = None
+            if not self._users:
+                context, self._context = self._context, None
+        if context is not None:
+            context.term()
+
+
+_shared: Final = _Shared()
 
 
 class ControlClient:
@@ -43,14 +81,16 @@ class ControlClient:
         self._waiters: set[asyncio.Future[None]] = set()
         self._failure: AspenError | None = None
         self._is_connected = False
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._closed = False
+        context = _shared.take()
         try:
-            socket = self._open(secret_key_z85)
+            socket = self._open(context, secret_key_z85)
         except BaseException:
-            self._context.destroy(0)
+            _shared.give_back()
             raise
         self._socket = socket
+        self._send = partial(zmq.backend.Socket.send, socket)
+        """Past the layer of pyzmq that costs as much as the sending."""
         self._reader = Reader(loop, socket, self._take, lambda: len(self._frames) < QUEUE_FRAMES_MAX)
 
     @classmethod
@@ -103,7 +143,7 @@ class ControlClient:
         check_size(frame)
         self._raise_failure()
         try:
-            self._socket.send(frame, zmq.NOBLOCK)
+            self._send(frame, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno != zmq.EAGAIN:
                 raise
@@ -138,7 +178,7 @@ class ControlClient:
         self._socket.disable_monitor()
         self._monitor.close()
         self._reader.close(linger_ms)
-        self._context.term()
+        _shared.give_back()
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,21 +186,27 @@ class ControlClient:
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _open(self, secret_key_z85: str) -> zmq.Socket[bytes]:
+    def _open(self, context: zmq.Context[zmq.Socket[bytes]], secret_key_z85: str) -> zmq.Socket[bytes]:
         split_address(self._address)
         secret = curve_key(secret_key_z85, "the secret key")
-        socket = self._context.socket(zmq.DEALER)
-        configure(socket, self._address)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, curve_key(self._server_key, "the node's public key"))
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(secret))
-        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket = context.socket(zmq.DEALER)
+        try:
+            configure(socket, self._address)
+            socket.setsockopt(zmq.CURVE_SERVERKEY, curve_key(self._server_key, "the node's public key"))
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(secret))
+            socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+            socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        except BaseException:
+            socket.close(0)
+            raise
         monitor = socket.get_monitor_socket()
         self._monitor = Reader(self._loop, monitor, self._observe)
         try:
             socket.connect(self._address)
         except zmq.ZMQError as error:
+            socket.disable_monitor()
             self._monitor.close()
+            socket.close(0)
             raise ConfigError(f"{self._address} is no address to connect to: {error.strerror}") from None
         return socket
 

@@ -1,7 +1,7 @@
 """`Feed`: what watches of one client that see the same are told, once for all of them.
 
-A chain of `Told`, each with a pointer to the next. A feed has its end, and each watch the place up to which it has read;
-what all have read is kept by nobody. So telling a thousand watches of an event is one step and a wake for each that
+A chain of `Told`, each with a pointer to the next. A feed has its end, and each watch the place up to which it has
+read; what all have read is kept by nobody. So telling a thousand watches of an event is one step and a wake for each that
 waits, however far the others are.
 
 Which watches see the same, the member says: it tells of an event once, with the ids of all that see it. The first time
@@ -35,7 +35,7 @@ class Told:
         if revision:
             size = size_of(events)
             least = WATCH_CLIENT_BYTES_MAX // WATCH_CLIENT_REVISIONS_MAX
-            self.cost = size if size > least else least
+            self.cost = max(size, least)
 
 
 def size_of(events: tuple[Event, ...]) -> int:
@@ -79,7 +79,7 @@ class Reading:
         """The first revision that has not come; 0: it has not begun, and takes what comes after that."""
         return max(self._next, self.feed.next)
 
-    @next.setter
+    @next.setter  # noqa: A003 -- the builtin is not used here, and a hub's watch calls it the same
     def next(self, revision: int) -> None:
         self._next = revision
 

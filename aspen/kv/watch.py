@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aspen.kv.watch_client import WatchClient
     from aspen.kv.watching import Options
 
+
 class Revisions:
     """Iterates over whole revisions: see `Watch.revisions`."""
 

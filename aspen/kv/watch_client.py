@@ -40,6 +40,7 @@ from aspen.kv.watch_wire import (
     Begin,
     End,
     Item,
+    KnownIds,
     decode_answer,
     decode_opened,
     encode_ask,
@@ -69,7 +70,7 @@ class _Lost(AspenError):
 class _Stream:
     """One stream at one member."""
 
-    __slots__ = ("answered_s", "asking", "channel", "early", "ended", "number", "processed")
+    __slots__ = ("answered_s", "asking", "channel", "early", "ended", "known", "number", "processed")
 
     def __init__(self, channel: Channel, number: int, loop: asyncio.AbstractEventLoop) -> None:
         self.channel, self.number = channel, number
@@ -77,6 +78,7 @@ class _Stream:
         """The last answer that was dealt with."""
         self.early: dict[int, Answer] = {}
         """Answers that have overtaken others."""
+        self.known: KnownIds = {}
         self.answered_s = loop.time()
         self.asking = False
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -253,7 +255,7 @@ class WatchClient:
             return
         stream.answered_s = self.loop.time()
         try:
-            answer = decode_answer(data)
+            answer = decode_answer(data, stream.known)
             stream.early[answer.number] = answer
             while (due := stream.early.pop(stream.processed + 1, None)) is not None:
                 stream.processed += 1

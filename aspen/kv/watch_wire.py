@@ -13,7 +13,8 @@ for more: what a client does not take is not kept for it.
 Answers are numbered, as exchanges overtake each other. A stream of which one was lost is of no use any more: the client
 opens another, and each of its watches goes on from what it has seen.
 
-The events of a delivery are encoded once, however many streams get the same.
+The events of a delivery are encoded once, however many streams get the same, and sent once in a stream, with the ids of
+all its watches that see them.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ _PULL: Final = Struct("<BQQ")
 _CLOSE: Final = Struct("<BQ")
 _BEGIN: Final = Struct("<BIBqII")
 _ITEM: Final = Struct("<BI")
-_ANSWER: Final = Struct("<QBQII")
-_EVENTS: Final = Struct("<BBQIII")
+_ANSWER: Final = Struct("<QBQI")
+_EVENTS: Final = Struct("<BBQII")
 _CREATED: Final = Struct("<BIQ")
-_PROGRESS: Final = Struct("<BQI")
+_PROGRESS: Final = Struct("<BQ")
 _CANCELLED: Final = Struct("<BIQQB")
 _KV: Final = Struct("<QQQqII")
 
@@ -216,7 +217,7 @@ class Encoder:
     def answer(self, number: int, mark: tuple[int, tuple[int, ...]] | None, deliveries: Iterable[Delivery]) -> bytes:
         """An answer to a pull."""
         revision, exceptions = mark or (0, ())
-        parts = [b"", _packed(exceptions) if exceptions else b""]
+        parts = [b"", _packed(exceptions)]
         count = 0
         for delivery in deliveries:
             count += 1
@@ -226,7 +227,6 @@ class Encoder:
                     _IS_EVENTS,
                     delivery.more,
                     delivery.revision,
-                    len(delivery.watches),
                     len(delivery.events),
                     len(events),
                 )
@@ -234,15 +234,15 @@ class Encoder:
             elif isinstance(delivery, Created):
                 parts.append(_CREATED.pack(_IS_CREATED, *delivery))
             elif isinstance(delivery, Progress):
-                parts += (_PROGRESS.pack(_IS_MARK, delivery.revision, len(delivery.watches)), _packed(delivery.watches))
+                parts += (_PROGRESS.pack(_IS_MARK, delivery.revision), _packed(delivery.watches))
             else:
                 parts.append(_CANCELLED.pack(_IS_CANCELLED, *delivery))
-        parts[0] = _ANSWER.pack(number, mark is not None, revision, len(exceptions), count)
+        parts[0] = _ANSWER.pack(number, mark is not None, revision, count)
         return b"".join(parts)
 
     def _of_ids(self, ids: tuple[int, ...]) -> bytes:
         if len(ids) == 1:
-            return _ID.pack(ids[0])
+            return _ONE.pack(1, ids[0])
         kept = self._ids.get(id(ids))
         if kept is None:
             if len(self._ids) >= self._kept_max:
@@ -263,11 +263,25 @@ class Encoder:
         self._events.clear()
 
 
-_ID: Final = Struct("<I")
+_COUNT: Final = Struct("<I")
+_ONE: Final = Struct("<II")
+_IN_RUNS: Final = 1 << 31
+_KNOWN_MAX: Final = 1_024
 
 
 def _packed(ids: tuple[int, ...]) -> bytes:
-    return Struct(f"<{len(ids)}I").pack(*ids)
+    """Ids of watches: one by one, or as runs of consecutive ones, which is what a program's thousands are."""
+    runs: list[int] = []
+    following = -1
+    for id in ids:
+        if id == following:
+            runs[-1] += 1
+        else:
+            runs += (id, 1)
+        following = id + 1
+    if len(runs) < len(ids):
+        return _COUNT.pack(len(runs) | _IN_RUNS) + Struct(f"<{len(runs)}I").pack(*runs)
+    return _COUNT.pack(len(ids)) + Struct(f"<{len(ids)}I").pack(*ids)
 
 
 def _encode_event(event: Event) -> bytes:
@@ -280,26 +294,30 @@ def _encode_event(event: Event) -> bytes:
     return b"%c%b%b%b%b%b%b" % (flag | _HAS_PREV, head, kv.key, kv.value, before, prev.key, prev.value)
 
 
-def decode_answer(body: bytes) -> Answer:
+KnownIds: TypeAlias = "dict[bytes, tuple[int, ...]]"
+"""Ids by how they are told: those of thousands of watches are read once. Kept by whoever decodes."""
+
+
+def decode_answer(body: bytes, known: KnownIds | None = None) -> Answer:
     """An answer to a pull. Raises BadFrame."""
+    known = {} if known is None else known
     try:
-        number, has_mark, mark, exceptions, count = _ANSWER.unpack_from(body)
-        at = _ANSWER.size
-        ids, at = _unpacked_ids(body, at, exceptions)
+        number, has_mark, mark, count = _ANSWER.unpack_from(body)
+        ids, at = _unpacked_ids(body, _ANSWER.size, known)
         deliveries: list[Delivery] = []
         for _ in range(count):
-            delivery, at = _decode_delivery(body, at)
+            delivery, at = _decode_delivery(body, at, known)
             deliveries.append(delivery)
     except (struct_error, IndexError):
         raise BadFrame("what a member tells of watches is cut short") from None
     return Answer(number, mark if has_mark else 0, ids, deliveries)
 
 
-def _decode_delivery(body: bytes, at: int) -> tuple[Delivery, int]:
+def _decode_delivery(body: bytes, at: int, known: KnownIds) -> tuple[Delivery, int]:
     kind = body[at]
     if kind == _IS_EVENTS:
-        _, more, revision, watches, count, size = _EVENTS.unpack_from(body, at)
-        ids, at = _unpacked_ids(body, at + _EVENTS.size, watches)
+        _, more, revision, count, size = _EVENTS.unpack_from(body, at)
+        ids, at = _unpacked_ids(body, at + _EVENTS.size, known)
         stop = at + size
         if stop > len(body):
             raise BadFrame("what a member tells of watches is cut short")
@@ -318,8 +336,8 @@ def _decode_delivery(body: bytes, at: int) -> tuple[Delivery, int]:
         _, watch, revision = _CREATED.unpack_from(body, at)
         return Created(watch, revision), at + _CREATED.size
     if kind == _IS_MARK:
-        _, revision, watches = _PROGRESS.unpack_from(body, at)
-        ids, at = _unpacked_ids(body, at + _PROGRESS.size, watches)
+        _, revision = _PROGRESS.unpack_from(body, at)
+        ids, at = _unpacked_ids(body, at + _PROGRESS.size, known)
         return Progress(ids, revision), at
     if kind == _IS_CANCELLED:
         _, watch, resume, compacted, reason = _CANCELLED.unpack_from(body, at)
@@ -327,12 +345,30 @@ def _decode_delivery(body: bytes, at: int) -> tuple[Delivery, int]:
     raise BadFrame(f"nothing of kind {kind} is told of watches; is it the same Aspen?")
 
 
-def _unpacked_ids(body: bytes, at: int, count: int) -> tuple[tuple[int, ...], int]:
-    if count == 1:
-        return _ID.unpack_from(body, at), at + 4
-    if count > WATCHES_PER_STREAM_MAX:
-        raise BadFrame(f"{count} watches are named, and {WATCHES_PER_STREAM_MAX} are the most")
-    return Struct(f"<{count}I").unpack_from(body, at), at + 4 * count
+def _unpacked_ids(body: bytes, at: int, known: KnownIds) -> tuple[tuple[int, ...], int]:
+    (count,) = _COUNT.unpack_from(body, at)
+    if count == 0:
+        return (), at + 4
+    numbers = count & ~_IN_RUNS
+    if numbers > WATCHES_PER_STREAM_MAX:
+        raise BadFrame(f"{numbers} watches are named, and {WATCHES_PER_STREAM_MAX} are the most")
+    start, stop = at, at + 4 + 4 * numbers
+    told = body[start:stop]
+    ids = known.get(told)
+    if ids is None:
+        ids = Struct(f"<{numbers}I").unpack_from(body, at + 4)
+        if count & _IN_RUNS:
+            ids = _ids_of_runs(ids)
+        if len(known) >= _KNOWN_MAX:
+            known.clear()
+        known[told] = ids
+    return ids, stop
+
+
+def _ids_of_runs(runs: tuple[int, ...]) -> tuple[int, ...]:
+    if len(runs) % 2 or sum(runs[1::2]) > WATCHES_PER_STREAM_MAX:
+        raise BadFrame(f"watches are named in runs that make no sense, or more than {WATCHES_PER_STREAM_MAX}")
+    return tuple(id for first, count in zip(runs[::2], runs[1::2], strict=True) for id in range(first, first + count))
 
 
 def _decode_kv(data: bytes, at: int) -> tuple[KeyValue, int]:

@@ -367,11 +367,17 @@ def test_what_is_said_of_watches_survives_the_way_and_garbage_does_not() -> None
         watching.Created(1, 9),
         watching.Events((1, 2, 3), 5, (event, gone), True),
         watching.Events((1,), 6, (gone,)),
+        watching.Events((*range(5, 5_000), 7_000, *range(8_000, 8_002)), 7, (event,)),
         watching.Progress((4, 5), 8),
+        watching.Progress((9, 7, 6), 8),
         watching.Cancelled(4, 9, 10, watching.NO_LEADER),
     ]
     body = watch_wire.Encoder().answer(3, (7, (8, 9)), deliveries)
     assert watch_wire.decode_answer(body) == (3, 7, (8, 9), deliveries)
+    assert len(body) < 1_000, "watches with consecutive ids are told in runs"
+    known: watch_wire.KnownIds = {}
+    once, again = (watch_wire.decode_answer(body, known) for _ in range(2))
+    assert once == again and once.deliveries[1][0] is again.deliveries[1][0]  # type: ignore[index]
     items = [Begin(1, b"a", b"b", 3, watching.Options(True, False, True, True), True), End(2), AskProgress(3)]
     asked = watch_wire.encode_ask(5, [watch_wire.encode_item(item) for item in items])  # type: ignore[arg-type]
     assert watch_wire.decode_ask(asked) == items
