@@ -68,13 +68,13 @@ class Coordinator(Actor):
 
     async def _see_it_done(self, kv: Kv, office: Office, job: bytes) -> None:
         """Returns when all files are done, or the job is another one."""
-        async with kv.watch(*SPACE.whole()) as watch:
-            there = await kv.get(FOUND, revision=watch.revision)
-            if there is None:
-                return
-            found = decoded(Found, there.value)
-            done = await kv.range(*FILES.whole(), count_only=True, revision=watch.revision)
-            left = found.files - found.beyond - done.count
+        there = await kv.range(FOUND)
+        if not there.kvs:
+            return
+        found = decoded(Found, there.kvs[0].value)
+        done = await kv.range(*FILES.whole(), count_only=True, revision=there.revision)
+        left = found.files - found.beyond - done.count
+        async with kv.watch(*SPACE.whole(), start=there.revision + 1) as watch:
             while left:
                 event = await anext(watch)
                 if event.kv.key == JOB:
