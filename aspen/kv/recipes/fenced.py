@@ -51,7 +51,7 @@ class Fenced:
         return cast(DeleteResult, await self._do(DeleteRequest(key, end, prev_kv), timeout))
 
     def txn(self) -> TxnBuilder:
-        """A transaction, to be filled; its commit raises LeaseLost when it is not held: then neither branch was executed."""
+        """A transaction, to be filled; its commit raises LeaseLost, and does neither branch, when it is not held."""
         return TxnBuilder(self.execute)
 
     async def execute(self, request: TxnRequest, *, timeout: float | None = None) -> TxnResult:
