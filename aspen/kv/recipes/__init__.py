@@ -17,6 +17,7 @@ Nobody polls: who waits watches, from the revision that was read.
 from aspen.kv.recipes.barriers import Barrier, DoubleBarrier
 from aspen.kv.recipes.counting import Counter, RateLimiter
 from aspen.kv.recipes.election import Campaign, Election, Leader, Office
+from aspen.kv.recipes.fenced import Fenced
 from aspen.kv.recipes.held import Claiming, Held
 from aspen.kv.recipes.locks import Lock, RwLock, Semaphore
 from aspen.kv.recipes.queues import DeadItem, Item, Queue
@@ -32,6 +33,7 @@ __all__ = [
     "DoubleBarrier",
     "Election",
     "Entry",
+    "Fenced",
     "Held",
     "Item",
     "Leader",
