@@ -699,8 +699,8 @@ KV_EVENTS_MAX = 10_000
 """Events in one answer to a watcher's read, unless one revision has more."""
 
 KV_SET_ASIDE_MAX = 4
-"""States of one member that were found corrupt and are kept. A disk that has more is not used before a person has looked
-at it."""
+"""States of one member that were found corrupt and are kept. A disk with more is not used before somebody looks at
+it."""
 
 KV_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes of one keyspace before NOSPACE, unless set otherwise."""

@@ -48,11 +48,14 @@ def bench_links(only: str | None, rounds: int, as_json: bool) -> None:
 @click.option("--members", type=click.IntRange(1, 7), default=3, show_default=True)
 @click.option("--only", type=click.Choice(store.KEYS), help="One benchmark.")
 @click.option("--seconds", type=click.FloatRange(0.2), default=store.SECONDS_DEFAULT, show_default=True, help="Each.")
+@click.option(
+    "--kills", type=click.IntRange(1, 1_000), default=store.KILLS_DEFAULT, show_default=True, help="Of leaders."
+)
 @click.option("--connect", "where", metavar="NODE", help="A cluster that runs already.  [default: one started here]")
 @json_option
-def bench_kv(members: int, only: str | None, seconds: float, where: str | None, as_json: bool) -> None:
+def bench_kv(members: int, only: str | None, seconds: float, kills: int, where: str | None, as_json: bool) -> None:
     """The replicated store: puts, gets, ranges, failover; one client process, the members in processes of their own."""
-    _show(store.measure(members, only, seconds, where), as_json=as_json)
+    _show(store.measure(members, only, seconds, where, kills), as_json=as_json)
 
 
 @bench.command("watch")

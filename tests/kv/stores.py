@@ -51,7 +51,8 @@ class Stores:
 
     def __init__(self, cluster: Cluster, voters: Iterable[str] | None = None, **options: Any) -> None:
         self.cluster = cluster
-        of_peer = {name: options.pop(name) for name in ("compact_entries", "keep_entries", "on_fatal") if name in options}
+        names = ("compact_entries", "keep_entries", "on_fatal")
+        of_peer = {name: options.pop(name) for name in names if name in options}
         journal = JournalOptions(segment_bytes=64 * 1024)
         peer = PeerOptions(voters=tuple(voters or cluster.nodes), name=PEER, journal=journal, **of_peer)
         self.main = main_of(tuple(cluster.nodes), StoreOptions(peer=peer, **options))
