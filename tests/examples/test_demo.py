@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     """Enough text for a second's work, or so."""
     sources = tmp_path / "sources"
     sources.mkdir()
-    text = "\n".join(f"def word{'abcdefghij'[n % 10] * (n % 13)}(thing): return thing" for n in range(20_000))
+    text = "\n".join(f"def word{'abcdefghij'[n % 10] * (n % 13)}(thing): return thing" for n in range(12_000))
     for n in range(40):
         (sources / f"file{n}.py").write_text(f"{text}\nnumber{'xyz'[n % 3]}\n")
     (sources / "needle.py").write_text("the needle in the haystack")
@@ -66,25 +66,23 @@ def test_without_a_terminal_it_ends_by_itself(environ: dict[str, str], folder: P
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "41 indexed" in ended.stdout
     assert "exactly that of the sequential reference" in ended.stdout
-    crashed, restarts = re.search(r"crashes +(\d+) survived.*restarts +(\d+)", ended.stdout, re.DOTALL).groups()
-    assert crashed == restarts
-    assert int(crashed) > 0
+    crashes = re.search(r"crashes +(\d+) workers killed; \d+ files claimed again", ended.stdout)
+    assert crashes, ended.stdout
+    assert int(crashes[1]) > 0
     assert not ended.stderr
 
 
-def test_make_demo_loses_a_node_and_nothing_else(environ: dict[str, str], tmp_path: Path) -> None:
+def test_make_demo_loses_the_coordinator_and_nothing_else(environ: dict[str, str], tmp_path: Path) -> None:
     """The command of `make demo`, on the standard library, in a pipe."""
     logs = tmp_path / "logs"
     (command,) = re.findall(r"bin\)/aspen (up .*)\n", (ROOT / "Makefile").read_text(), re.IGNORECASE)
     ended = aspen(environ, *command.replace("demo-logs", str(logs)).split())
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"with 4 workers on each of 3 nodes\n", ended.stdout)
-    parts = re.search(
-        r"nodes +demo-1 ([\d,]+), demo-2 ([\d,]+), demo-3 ([\d,]+) files; the index is on demo-1", ended.stdout
-    )
+    parts = re.search(r"nodes +demo-1 ([\d,]+), demo-2 ([\d,]+), demo-3 ([\d,]+) files\n", ended.stdout)
     assert parts, ended.stdout
     assert all(int(files.replace(",", "")) > 0 for files in parts.groups())
-    lost = re.search(r"lost +(demo-[23]), once, with all its workers; it is back", ended.stdout)
+    lost = re.search(r"lost +(demo-[123]), with the coordinator and all its workers; it is back", ended.stdout)
     assert lost, ended.stdout
     assert ended.stderr.splitlines() == [f"{lost[1]}: ended (signal 9)", f"{lost[1]}: starts anew"]
     assert "exactly that of the sequential reference" in ended.stdout
@@ -94,7 +92,7 @@ def test_make_demo_loses_a_node_and_nothing_else(environ: dict[str, str], tmp_pa
     assert not aspen(environ, "nodes", "--json").stdout.strip(" []\n"), "no node is left"
 
 
-def test_killing_the_first_node_begins_anew(environ: dict[str, str], folder: Path) -> None:
+def test_killing_the_first_node_goes_on_where_it_was(environ: dict[str, str], folder: Path) -> None:
     process = subprocess.Popen(
         [*ASPEN, "up", "--nodes", "2", *INDEXER[1:], "--", str(folder), "--query", "needle"],
         env=environ,
@@ -110,7 +108,7 @@ def test_killing_the_first_node_begins_anew(environ: dict[str, str], folder: Pat
     out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, out + err
     assert "demo-1: starts anew" in err
-    assert out.startswith("Indexing")
+    assert out.startswith(("Indexing", "Going on"))  # By whether the store had the job already.
     assert "needle.py  (needle 1)" in out
 
 
