@@ -171,8 +171,7 @@ def test_the_node_that_coordinates_is_killed_once(files: Path, monkeypatch: pyte
         await until(cluster, others[0], lambda now: now.done or bool(victims), 0.05)
         await asyncio.sleep(10)
         final = await check_against_reference(cluster, files)
-        assert victims == [final.killed] == [[*final.coordinators.values()][0]]
+        assert victims == [final.killed] == [next(iter(final.coordinators.values()))]
         assert len(final.coordinators) > 1, "somebody has taken over"
-        assert 2 * FILES // 2 <= 2 * final.settled
 
     run(seed, NAMES, files, scenario, workers=2, fuse=True, chaos_s=0.02)
