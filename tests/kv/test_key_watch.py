@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from aspen.errors import NotReachable, Overloaded, TransactionConflict, UsageError
-from aspen.kv import KeyWatch, Kv, Transaction, transactional
+from aspen.errors import CallTimeout, NotReachable, Overloaded, TransactionConflict, UsageError
+from aspen.kv import Event, KeyWatch, Kv, Transaction, transactional
+from aspen.kv.codec import make_error
 from aspen.kv.inside import InsideFinder
+from aspen.kv.types import ErrorCode
 from aspen.limits import KV_TRANSACTION_WATCHES_MAX
+from aspen.sim import World
 from tests.kv.stores import Stores, run
 
 
@@ -145,13 +148,51 @@ def test_one_whose_transaction_has_not_committed_says_so() -> None:
     on_one(work)
 
 
-def test_when_what_came_after_is_compacted_it_wakes() -> None:
+class Compacting:
+    """A client of a store that has compacted everything up to revision 7."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, int]] = []
+
+    def watch(self, key: bytes, *, start: int) -> Compacting:
+        self.asked.append((key, start))
+        return self
+
+    async def __aenter__(self) -> Compacting:
+        if len(self.asked) == 1:
+            raise CallTimeout("no member began the watch in time")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        return None
+
+    async def __anext__(self) -> Event:
+        raise make_error(ErrorCode.COMPACTED, 7)
+
+
+def test_when_what_came_after_is_compacted_it_wakes_as_nobody_can_tell(world: World) -> None:
+    async def main() -> None:
+        store: Any = Compacting()
+        watch = KeyWatch(store, b"k")
+        watch.arm(3)
+        assert await watch == 7
+        assert await watch == 7
+        assert store.asked == [(b"k", 4), (b"k", 4)], "one that no member began in time is begun again"
+
+    world.run(main())
+
+
+def test_a_compaction_of_what_has_not_touched_the_key_goes_by() -> None:
     async def work(kv: Kv) -> None:
         _, watch = await seen(kv, b"k")
+        waiting = asyncio.ensure_future(watch._wait())
+        await asyncio.sleep(1)
         for n in range(5):
             last = await kv.put(b"other", b"%d" % n)
         await kv.compact(last.revision)
-        assert await watch == last.revision, "nobody can tell any more"
+        await asyncio.sleep(10)
+        change = await kv.put(b"k")
+        assert await waiting == change.revision
 
     on_one(work)
 
@@ -162,30 +203,37 @@ def test_it_outlives_connections_members_and_leaders_but_not_its_client() -> Non
             system = stores.cluster.node("n2").system
             own = Kv(InsideFinder(system), system.loop, kv.draw)
             await own.put(b"k", b"1")
-            _, watch = await seen(own, b"k")
-            _, other = await seen(own, b"other")
-            return own, *[asyncio.ensure_future(one._wait()) for one in (watch, other)]
+            return own, [(await seen(own, key))[1] for key in (b"k", b"other")]
 
-        own, waiting, other = await stores.on("n2", begin)
+        own, (watch, other) = await stores.on("n2", begin)
+        woken: list[int] = []
+
+        async def wait(kv: Kv) -> None:
+            woken.append(await watch)
+
+        waiting = asyncio.ensure_future(stores.on("n2", wait))
         await asyncio.sleep(2)
         leader = stores.leader()
         assert leader is not None
         victim = leader if leader != "n2" else "n3"
         stores.cluster.crash(victim)
         await asyncio.sleep(5)
-        assert not waiting.done()
+        assert not woken
 
         async def change(kv: Kv) -> int:
             return (await kv.put(b"k", b"2")).revision
 
         survivor = next(name for name in ("n1", "n3") if name != victim)
         revision = await stores.on(survivor, change)
-        assert await waiting == revision
+        await waiting
+        assert woken == [revision]
 
         async def end(kv: Kv) -> None:
+            ended = asyncio.ensure_future(other._wait())
+            await asyncio.sleep(1)
             await own.close()
             with pytest.raises(NotReachable, match="closed"):
-                await other
+                await ended
 
         await stores.on("n2", end)
 
