@@ -741,6 +741,9 @@ KV_APPEND_BYTES_MAX = 100_000
 KV_TRANSACTION_TRIES_MAX = 100
 """How often an interactive transaction is tried before its conflict is the caller's."""
 
+KV_TRANSACTION_WATCHES_MAX = 1_024
+"""Keys that one interactive transaction has watched after its commit."""
+
 KV_TRANSACTION_BACKOFF_MIN_S = 0.002
 KV_TRANSACTION_BACKOFF_MAX_S = 0.5
 """The pause before the second try, and the longest; each is drawn from [0, this)."""
@@ -1173,6 +1176,7 @@ _check(RAFT_ENTRY_BYTES_MAX + RAFT_CONTEXT_BYTES_MAX < LINK_MESSAGE_BYTES_MAX, "
 _check(RAFT_APPEND_BYTES_MAX + RAFT_APPEND_ENTRIES_MAX * 32 < LINK_MESSAGE_BYTES_MAX, "an append fits as well")
 _check(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "an append fits the window")
 _check(RAFT_ENTRY_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX, "a proposal fits what may be uncommitted")
+_check(KV_TRANSACTION_WATCHES_MAX <= WATCHES_PER_STREAM_MAX, "all that a transaction watches may be awaited at once")
 _check(WATCH_FRAGMENT_BYTES <= WATCH_STREAM_BYTES_MAX, "a fragment fits the room of a connection")
 _check(REPLICATION_TELL_COMMIT_S * 4 < REPLICATION_TICK_S, "members are told before a heartbeat would")
 _check(WATCH_STREAM_BYTES_MIN * WATCH_STREAMS_MAX <= WATCH_HUB_BYTES_MAX, "what streams hold is bounded in all")

@@ -19,7 +19,8 @@
 
     client          `Kv`: what programs use; `session` and `courier` bring its commands there and results back
     txn             what transactions are written with
-    interactive     `Transaction`: reads, thinks, writes, is tried again; `mutations`, `spans`, `stamps`, `tuples`
+    interactive     `Transaction`: reads, thinks, writes, is tried again; `mutations`, `spans`, `stamps`, `tuples`;
+                    `key_watch` tells what changes after it
     subspace        keys below a prefix; `directory`: paths for short prefixes, which `allocator` gives out
     recipes         locks, elections, queues and the like, over the client
     holding         `Lease`: as its holder has it, kept alive
@@ -46,6 +47,7 @@ from aspen.kv.client import Consistency, Kv
 from aspen.kv.connecting import connect, connect_sync
 from aspen.kv.holding import Lease
 from aspen.kv.interactive import Transaction, transactional
+from aspen.kv.key_watch import KeyWatch
 from aspen.kv.txn import (
     TxnBuilder,
     create_revision,
@@ -87,6 +89,7 @@ __all__ = [
     "Event",
     "GrantResult",
     "KeyValue",
+    "KeyWatch",
     "Kv",
     "Lease",
     "LeaseStatus",

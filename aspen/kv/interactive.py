@@ -26,7 +26,16 @@ from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
-from aspen.errors import Compacted, FutureRevision, TransactionConflict, TransactionTooOld, UsageError
+from aspen.errors import (
+    AspenError,
+    Compacted,
+    FutureRevision,
+    Overloaded,
+    TransactionConflict,
+    TransactionTooOld,
+    UsageError,
+)
+from aspen.kv.key_watch import KeyWatch
 from aspen.kv.mutations import mutate, mutate_all
 from aspen.kv.prefixes import span_of_prefix
 from aspen.kv.spans import Span, Spans
@@ -54,6 +63,7 @@ from aspen.limits import (
     KV_TRANSACTION_BACKOFF_MAX_S,
     KV_TRANSACTION_BACKOFF_MIN_S,
     KV_TRANSACTION_TRIES_MAX,
+    KV_TRANSACTION_WATCHES_MAX,
     KV_TXN_OPERATIONS_MAX,
 )
 
@@ -104,6 +114,7 @@ class Transaction:
         """Of both, in order."""
         self._stamped: list[StampedPutRequest] = []
         self._committed: int | None = None
+        self._watches: list[KeyWatch] = []
         self.snapshot = Snapshot(self)
         """Reads that are not remembered."""
         self.draw = kv.draw
@@ -248,6 +259,22 @@ class Transaction:
             self._forget(key)
         self._stamped.append(StampedPutRequest(key, value, key_at, value_at))
 
+    # -- what comes after -----------------------------------------------------------------------
+
+    def watch(self, key: bytes) -> KeyWatch:
+        """Something to be awaited after the commit: returns when the key has changed since what this transaction has
+        seen of it, or has made of it. See `aspen.kv.key_watch`. It adds nothing to what the commit checks.
+
+        Raises:
+            Overloaded: there are too many of this transaction.
+        """
+        self._check_open()
+        if len(self._watches) >= KV_TRANSACTION_WATCHES_MAX:
+            raise Overloaded(f"a transaction has at most {KV_TRANSACTION_WATCHES_MAX} watches; use kv.watch of a range")
+        watch = KeyWatch(self._kv, key)
+        self._watches.append(watch)
+        return watch
+
     # -- the end --------------------------------------------------------------------------------
 
     @property
@@ -277,10 +304,23 @@ class Transaction:
             Unknown, CallTimeout: as `Kv.put`.
         """
         self._check_open()
+        try:
+            await self._commit(timeout)
+        except AspenError as error:
+            for watch in self._watches:
+                watch.fail(error)
+            raise
+        for watch in self._watches:
+            # What it has not written itself may have been changed since it was read, also before the commit.
+            seen = self._revision if self._revision is not None and not self._writes(watch.key) else self._committed
+            watch.arm(seen or 0)
+        return self.committed_revision
+
+    async def _commit(self, timeout: float | None) -> None:
         operations = self._operations()
         if not operations:
-            self._committed = self._revision or 0
-            return self._committed
+            self._committed = await self.read_revision() if self._watches else self._revision or 0
+            return
         if len(operations) > KV_TXN_OPERATIONS_MAX:
             raise UsageError(
                 f"a transaction writes at most {KV_TXN_OPERATIONS_MAX} keys and ranges; this has {len(operations)}: "
@@ -294,7 +334,14 @@ class Transaction:
         if not result.succeeded:
             raise TransactionConflict("what this transaction read has changed meanwhile; it has written nothing")
         self._committed = result.revision
-        return self._committed
+
+    def _writes(self, key: bytes) -> bool:
+        return (
+            key in self._values
+            or key in self._steps
+            or key in self._cleared
+            or any(stamped.key == key and stamped.key_at < 0 for stamped in self._stamped)
+        )
 
     def _operations(self) -> tuple[Operation, ...]:
         whole = sorted({*self._keys, *(stamped.key for stamped in self._stamped if stamped.key_at < 0)})
