@@ -1,8 +1,8 @@
 """`Feed`: what watches of one client that see the same are told, once for all of them.
 
 A chain of `Told`, each with a pointer to the next. A feed has its end, and each watch the place up to which it has
-read; what all have read is kept by nobody. So telling a thousand watches of an event is one step and a wake for each that
-waits, however far the others are.
+read; what all have read is kept by nobody. So telling a thousand watches of an event is one step and a wake for each
+that waits, however far the others are.
 
 Which watches see the same, the member says: it tells of an event once, with the ids of all that see it. The first time
 the client makes a feed of them (`gathered`), which they keep while nothing happens to one of them alone. Who leaves a
