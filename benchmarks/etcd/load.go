@@ -11,6 +11,10 @@
 //	fill   each key of the key space once; what get, sget and range need
 //	watch  so many clients that each watch one key, which -window loops put 256 bytes to; counts the events that arrived,
 //	       and how long each took from before its put
+//	keep   so many clients that each keep a lease of their own alive, asking for it alone and waiting for the answer
+//	beat   -leases leases of one client, kept alive over and over on its one stream: as many requests under way as leases
+//	lock   so many clients that want one lock, each with a session of its own: from before it is given up to where the
+//	       next one has it
 //	gap    puts through every endpoint at once, each with a short deadline; tells the longest time between two that were
 //	       accepted, to be run while somebody kills the leader
 package main
@@ -29,6 +33,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/clientv3"
+	"go.etcd.io/etcd/clientv3/concurrency"
+	"go.etcd.io/etcd/etcdserver/etcdserverpb"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/grpclog"
 )
@@ -39,17 +45,19 @@ const (
 	gapTimeout     = 200 * time.Millisecond
 	gapPause       = 5 * time.Millisecond
 	rangeLength    = 100
+	leaseTTL       = 60  // seconds
 	txnLength      = 100 // of fill; at most 128 are allowed
 )
 
 var (
 	endpoints = flag.String("endpoints", "127.0.0.1:2379", "comma-separated")
-	work      = flag.String("work", "put", "put, get, sget, range, watch, fill or gap")
+	work      = flag.String("work", "put", "put, get, sget, range, watch, keep, beat, lock, fill or gap")
 	clients   = flag.Int("clients", 100, "closed loops at once")
 	conns     = flag.Int("conns", 100, "connections; never more than clients")
 	seconds   = flag.Float64("seconds", 5, "how long it is measured")
 	warmup    = flag.Float64("warmup", 1, "seconds before that, which do not count")
 	window    = flag.Int("window", 8, "puts under way of watch")
+	leases    = flag.Int("leases", 1000, "of beat")
 	keySpace  = flag.Int("keys", 10000, "different keys")
 	valueSize = flag.Int("value-bytes", 256, "size of a value")
 )
@@ -77,8 +85,12 @@ func main() {
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(devNull(), devNull(), devNull()))
 	var result report
 	switch *work {
-	case "put", "get", "sget", "range":
+	case "put", "get", "sget", "range", "keep":
 		result = measure()
+	case "beat":
+		result = beat()
+	case "lock":
+		result = lock()
 	case "watch":
 		result = watch()
 	case "fill":
@@ -86,7 +98,7 @@ func main() {
 	case "gap":
 		result = gap()
 	default:
-		fail(fmt.Errorf("-work %s is none of put, get, sget, range, watch, fill, gap", *work))
+		fail(fmt.Errorf("-work %s is none of put, get, sget, range, watch, keep, beat, lock, fill, gap", *work))
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 		fail(err)
@@ -134,9 +146,11 @@ func value(random *rand.Rand) string {
 	return string(bytes)
 }
 
-func once(ctx context.Context, client *clientv3.Client, random *rand.Rand) error {
+func once(ctx context.Context, client *clientv3.Client, random *rand.Rand, lease clientv3.LeaseID) error {
 	var err error
 	switch *work {
+	case "keep":
+		_, err = client.KeepAliveOnce(ctx, lease)
 	case "put":
 		_, err = client.Put(ctx, key(random.Intn(*keySpace)), value(random))
 	case "get":
@@ -178,13 +192,17 @@ func measure() report {
 			defer group.Done()
 			random := rand.New(rand.NewSource(int64(i) + 1))
 			client := pool[i%len(pool)]
+			lease := clientv3.NoLease
+			if *work == "keep" {
+				lease = grant(client)
+			}
 			for {
 				asked := time.Now()
 				if !asked.Before(end) {
 					return
 				}
 				ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-				err := once(ctx, client, random)
+				err := once(ctx, client, random, lease)
 				cancel()
 				took := time.Since(asked)
 				if err != nil {
@@ -211,6 +229,99 @@ func measure() report {
 	}
 	result := summary(all, *seconds)
 	result.Conns, result.Failures = count, failed
+	return result
+}
+
+func grant(client *clientv3.Client) clientv3.LeaseID {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	granted, err := client.Grant(ctx, leaseTTL)
+	if err != nil {
+		fail(err)
+	}
+	return granted.ID
+}
+
+// The stream is that of the protocol itself: the client library sends what it keeps alive twice a second at most.
+func beat() report {
+	client := connections(1)[0]
+	ids := make(chan int64, *leases)
+	for i := 0; i < *leases; i++ {
+		ids <- int64(grant(client))
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	stream, err := etcdserverpb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx)
+	if err != nil {
+		fail(err)
+	}
+	go func() {
+		for id := range ids {
+			if err := stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: id}); err != nil {
+				return
+			}
+		}
+	}()
+	began := time.Now().Add(time.Duration(*warmup * float64(time.Second)))
+	end := began.Add(time.Duration(*seconds * float64(time.Second)))
+	count := 0
+	for now := time.Now(); now.Before(end); now = time.Now() {
+		answer, err := stream.Recv()
+		if err != nil {
+			fail(err)
+		}
+		if answer.TTL <= 0 {
+			fail(fmt.Errorf("lease %x is gone", answer.ID))
+		}
+		if !now.Before(began) {
+			count++
+		}
+		ids <- answer.ID
+	}
+	return report{Work: *work, Clients: 1, Conns: 1, Operations: count, Seconds: *seconds, PerSecond: float64(count) / *seconds}
+}
+
+// Who has the lock notes when it begins to give it up; the next one looks at that as soon as it has it.
+func lock() report {
+	count := *conns
+	if count > *clients {
+		count = *clients
+	}
+	pool := connections(count)
+	ctx := context.Background()
+	began := time.Now().Add(time.Duration(*warmup * float64(time.Second)))
+	end := began.Add(time.Duration(*seconds * float64(time.Second)))
+	var all []time.Duration
+	var givenUp time.Time
+	var last int
+	var group sync.WaitGroup
+	for i := 0; i < *clients; i++ {
+		session, err := concurrency.NewSession(pool[i%len(pool)], concurrency.WithTTL(leaseTTL))
+		if err != nil {
+			fail(err)
+		}
+		mutex := concurrency.NewMutex(session, "bench/lock")
+		group.Add(1)
+		go func(i int) {
+			defer group.Done()
+			for time.Now().Before(end) {
+				if err := mutex.Lock(ctx); err != nil {
+					fail(err)
+				}
+				now := time.Now()
+				if !givenUp.IsZero() && last != i && now.After(began) && now.Before(end) {
+					all = append(all, now.Sub(givenUp))
+				}
+				givenUp, last = time.Now(), i
+				if err := mutex.Unlock(ctx); err != nil {
+					fail(err)
+				}
+			}
+		}(i)
+	}
+	group.Wait()
+	result := summary(all, *seconds)
+	result.Conns = count
 	return result
 }
 
@@ -259,7 +370,8 @@ func watch() report {
 	delays := make([][]time.Duration, *clients)
 	began := time.Now()
 	var created, done sync.WaitGroup
-	last := make(chan int)
+	written := make(chan struct{})
+	total := 0 // Once written is closed: how many events each is to see.
 	created.Add(*clients)
 	done.Add(*clients)
 	puts := make([]int, *window)
@@ -268,7 +380,7 @@ func watch() report {
 			defer done.Done()
 			events := pool[i%len(pool)].Watch(ctx, watched, clientv3.WithCreatedNotify())
 			isCreated := false
-			due := -1
+			due, last := -1, written
 			for due < 0 || len(delays[i]) < due {
 				select {
 				case answer, open := <-events:
@@ -283,7 +395,8 @@ func watch() report {
 					for _, event := range answer.Events {
 						delays[i] = append(delays[i], now-time.Duration(binary.BigEndian.Uint64(event.Kv.Value)))
 					}
-				case due = <-last:
+				case <-last:
+					due, last = total, nil
 				}
 			}
 		}(i)
@@ -307,13 +420,10 @@ func watch() report {
 		}(i)
 	}
 	writers.Wait()
-	due := 0
 	for _, count := range puts {
-		due += count
+		total += count
 	}
-	for i := 0; i < *clients; i++ {
-		last <- due
-	}
+	close(written)
 	done.Wait()
 	took := time.Since(start).Seconds()
 	stop()
