@@ -18,7 +18,7 @@ DOCUMENTED := ./aspen $(addprefix aspen.,errors types limits traits trust wire a
 .PHONY: help demo test test-processes test-worlds pythons check format bench soak docs clean
 
 help:
-	@echo "make demo    index the standard library on three nodes, with crashing workers and one node killed"
+	@echo "make demo    index the standard library on three nodes, with workers and the coordinator's node killed"
 	@echo "make test    run the tests"
 	@echo "make pythons the kernel's and the virtual world's tests on Python 3.12 and 3.13"
 	@echo "make check   format, lint, types, import ladder"
