@@ -7,12 +7,12 @@ first to the one and then to the other: they meet the same machine as nearly as 
 etcd's in Go with its own client library, and share the machine with the members. Besides what the clients see, the
 processor time of members and of clients is taken, and divided by what was done: on a busy machine that tells more.
 
-    watch_1     1 writer with 8 puts of 256 bytes under way, 1,000 watchers of that key on one connection; an event counts
-                for each watcher that read it, its delay is from before the put
+    watch_1     1 writer with 8 puts of 256 bytes under way, 1,000 watchers of that key on one connection; an event
+                counts for each watcher that read it, its delay is from before the put
     watch_100   the same on 100 connections, of that one process, as etcd's own benchmark does it
     keep        100 callers, each with a lease of its own, keep it alive alone, one answer after the other
-    beat        1,000 leases of one client, kept alive over and over: etcd's on its one stream, with as many requests under
-                way as leases; Aspen's as its client does it, all in one request, two under way
+    beat        1,000 leases of one client, kept alive over and over: etcd's on its one stream, with as many requests
+                under way as leases; Aspen's as its client does it, all in one request, two under way
     lock        10 clients on connections of their own want one lock again and again; from before it is given up to
                 where the next one has it. A lease each, which lasts
 
@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from etcd.cluster import EtcdCluster, EtcdFailed
 from etcd.cluster import missing as etcd_missing
@@ -99,7 +100,7 @@ class Aspen:
         self.process: subprocess.Popen[bytes] | None = None
         self.pids: list[int] = []
 
-    def __enter__(self) -> Aspen:
+    def __enter__(self) -> Self:
         words = ["up", "aspen.bench.kv:Idle", "--nodes", "3", "--name", NAME, "--log-level", "warning"]
         with (self.folder / "up.log").open("wb") as log:
             self.process = subprocess.Popen([*self.command, *words], stdout=log, stderr=log, env=self.environment)

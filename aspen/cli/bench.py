@@ -91,7 +91,7 @@ def bench_watch(
 def bench_coordination(
     settings: Settings, members: int, only: str | None, seconds: float, where: str | None, as_json: bool
 ) -> None:
-    """Leases and locks of the store: keep-alives one by one and all at once, and how long a lock takes to change hands."""
+    """Leases and locks of the store: keep-alives, and how long a lock takes to change hands."""
     _show(coordination.measure(members, only, seconds, where, settings.directory), as_json=as_json)
 
 
