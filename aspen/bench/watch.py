@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Final
 
 from aspen.bench.kv import NAME, VALUE_BYTES, cluster
@@ -29,7 +30,7 @@ WINDOW: Final = 8
 KEYS: Final = tuple(
     f"watch_{connections}_connections_{figure}"
     for connections in CONNECTIONS
-    for figure in ("events_per_s", "puts_per_s", "p50_ms", "p99_ms")
+    for figure in ("events", "events_per_s", "puts_per_s", "p50_ms", "p99_ms")
 )
 
 
@@ -40,6 +41,7 @@ def measure(
     where: str | None = None,
     watches: int = WATCHES,
     window: int = WINDOW,
+    config_dir: Path | None = None,
 ) -> dict[str, float]:
     """Measures with so many connections, or with each of CONNECTIONS; one flat object of figures as in `KEYS`.
 
@@ -52,16 +54,23 @@ def measure(
     spare_collections()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(
-            _measure(members, (connections,) if connections else CONNECTIONS, seconds, where, watches, window)
+            _measure(
+                members, (connections,) if connections else CONNECTIONS, seconds, where, watches, window, config_dir
+            )
         )
 
 
 async def _measure(
-    members: int, connections: tuple[int, ...], seconds: float, where: str | None, watches: int, window: int
+    members: int,
+    connections: tuple[int, ...],
+    seconds: float,
+    where: str | None,
+    watches: int,
+    window: int,
+    folder: Path | None,
 ) -> dict[str, float]:
     found: dict[str, float] = {}
     async with contextlib.AsyncExitStack() as stack:
-        folder = None
         if where is None:
             folder = stack.enter_context(temporary_folder("aspen-bench-watch-"))
             await stack.enter_async_context(cluster(folder, members))
@@ -114,7 +123,7 @@ async def _fan_out(kvs: list[Kv], watches: int, seconds: float, window: int) -> 
         await asyncio.wait(readers)
     delays_ns.sort()
     return {
-        "took_s": took_s,
+        "events": due,
         "events_per_s": due / took_s,
         "puts_per_s": puts / took_s,
         "p50_ms": delays_ns[len(delays_ns) // 2] / 1e6,

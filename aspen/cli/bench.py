@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from aspen.bench import actors, links
+from aspen.bench import actors, coordination, links
 from aspen.bench import kv as store
 from aspen.bench import sim as simulation
 from aspen.bench import watch as watches
-from aspen.cli.app import console, json_option, print_json
+from aspen.cli.app import Settings, console, json_option, print_json
 
 
 @click.group()
@@ -66,7 +66,9 @@ def bench_kv(members: int, only: str | None, seconds: float, kills: int, where: 
 @click.option("--seconds", type=click.FloatRange(0.2), default=watches.SECONDS_DEFAULT, show_default=True, help="Each.")
 @click.option("--connect", "where", metavar="NODE", help="A cluster that runs already.  [default: one started here]")
 @json_option
+@click.pass_obj
 def bench_watch(
+    settings: Settings,
     members: int,
     connections: int | None,
     watches_: int,
@@ -76,7 +78,24 @@ def bench_watch(
     as_json: bool,
 ) -> None:
     """Watches of the store: one writer, 1,000 watchers, on one connection and on 100; events a second and delays."""
-    _show(watches.measure(members, connections, seconds, where, watches_, window), as_json=as_json)
+    folder = settings.directory
+    _show(watches.measure(members, connections, seconds, where, watches_, window, folder), as_json=as_json)
+
+
+@bench.command("coordination")
+@click.option("--members", type=click.IntRange(1, 7), default=3, show_default=True)
+@click.option("--only", type=click.Choice(list(coordination.WORK)), help="One benchmark.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.2), default=coordination.SECONDS_DEFAULT, show_default=True, help="Each."
+)
+@click.option("--connect", "where", metavar="NODE", help="A cluster that runs already.  [default: one started here]")
+@json_option
+@click.pass_obj
+def bench_coordination(
+    settings: Settings, members: int, only: str | None, seconds: float, where: str | None, as_json: bool
+) -> None:
+    """Leases and locks of the store: keep-alives, and how long a lock takes to change hands."""
+    _show(coordination.measure(members, only, seconds, where, settings.directory), as_json=as_json)
 
 
 def _show(results: dict[str, float], *, as_json: bool) -> None:

@@ -107,7 +107,7 @@ class Kv(Recipes):
         self._courier = Courier(finder, loop, draw)
         self._session = Session(loop, self._open_session) if exactly_once else None
         self._timeout_s = timeout
-        self._keeping = KeepingAlive(self._keep_alive, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
+        self._keeping = KeepingAlive(self.keep_alive_all, loop, boot_ns or (lambda: round(loop.time() * 1e9)))
         self._watches = WatchClient(self._courier, loop)
 
     # -- reads -----------------------------------------------------------------------------------------------------
@@ -371,7 +371,11 @@ class Kv(Recipes):
 
         Raises CallTimeout: no answer in time; it may have been kept alive.
         """
-        return (await self._keep_alive((id,), self._timeout_s if timeout is None else timeout))[0]
+        return (await self.keep_alive_all((id,), timeout))[0]
+
+    async def keep_alive_all(self, ids: Sequence[int], timeout: float | None = None) -> tuple[int, ...]:
+        """As `keep_alive`, of at most LEASE_KEEP_MAX leases in one request."""
+        return cast(KeepResult, await self._ask(LEASE, LeaseKeep(tuple(ids)), timeout)).ttls
 
     async def time_to_live(self, id: int, *, keys: bool = False, timeout: float | None = None) -> LeaseStatus:
         """How long a lease has to live, by the leader's clock, and with `keys` those attached to it.
@@ -392,9 +396,6 @@ class Kv(Recipes):
             found += page.leases
             more = page.more and bool(page.leases)
         return found
-
-    async def _keep_alive(self, ids: Sequence[int], timeout: float) -> tuple[int, ...]:
-        return cast(KeepResult, await self._ask(LEASE, LeaseKeep(tuple(ids)), timeout)).ttls
 
     # -- operations ------------------------------------------------------------------------------------------------
 
