@@ -107,7 +107,9 @@ class Aspen:
         end = time.monotonic() + START_S
         while time.monotonic() < end and len(self.pids) < 3:
             time.sleep(0.2)
-            listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            # Children are listed under the thread that started them.
+            threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+            listed = [pid for thread in threads for pid in thread.read_text().split()]
             ready = subprocess.run(
                 [*self.command, "kv", "status", "--json"], capture_output=True, env=self.environment, check=False
             )

@@ -414,3 +414,23 @@ def test_what_a_lease_takes_along_is_told_as_one_revision() -> None:
         await stores.on("n1", work)
 
     run(scenario, 1)
+
+
+def test_a_watch_that_is_closed_says_only_what_was_read() -> None:
+    async def work(kv: Kv) -> None:
+        last = (await kv.put(b"a", b"0")).revision
+        async with kv.watch(b"a", start=last + 1) as watch, kv.watch(b"a", start=last + 1) as other:
+            for number in (1, 2, 3):
+                await kv.put(b"a", b"%d" % number)
+            await read(other, 3)  # So all three have come, to both.
+            assert seen(await read(watch, 1)) == [(last + 1, b"a", b"1")]
+            watch.close()
+            assert watch.revision == last + 1
+            assert other.revision >= last + 3
+        async with kv.watch(b"a", start=watch.revision + 1) as again:
+            assert seen(await read(again, 2)) == [(last + 2, b"a", b"2"), (last + 3, b"a", b"3")]
+
+    async def scenario(stores: Stores) -> None:
+        await stores.on("n1", work)
+
+    run(scenario, 1)
