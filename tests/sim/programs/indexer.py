@@ -48,7 +48,7 @@ def files() -> str:
 FOLDER = files()
 PART = str(Path(FOLDER) / "part1")
 REFERENCES = {FOLDER: (*sequential(FOLDER), 61), PART: (*sequential(PART), 12)}
-ORDERS = 6
+ORDERS = 3
 """One after the other, as fast as they are done."""
 T = TypeVar("T")
 
