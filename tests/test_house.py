@@ -76,6 +76,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"pathlib", "polling"},
         "starts a cluster of real processes, and asks until it is there",
     ),
+    "aspen/bench/watch.py": ({"pathlib"}, "is told the folder of keys of a cluster that runs"),
+    "aspen/bench/coordination.py": ({"pathlib"}, "is told the folder of keys of a cluster that runs"),
     "aspen/bench/sim.py": ({"time"}, "measures the simulator by the processor's time, which is not simulated"),
     "aspen/sim/program.py": ({"pathlib"}, "names the source file of a simulated test, in whose failures it stands"),
     "aspen/boot.py": ({"pathlib"}, "boots a node in the real world; names the files of keys, which aspen.io reads"),

@@ -50,7 +50,8 @@ def test_a_rotten_log_keeps_etcd_from_starting(tmp_path: Path) -> None:
 
     found = on_etcd(tmp_path, scenario, whole=False)
     assert found.exit_code, found
-    assert "walpb: crc mismatch" in found.said or "proto" in found.said
+    # By where the rot is: the checksum, the decoder, or the raft core, whose log is too short.
+    assert any(word in found.said for word in ("walpb: crc mismatch", "proto", "raft.RestartNode")), found.said
 
 
 @soak
