@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -158,7 +158,7 @@ class Compacting:
         self.asked.append((key, start))
         return self
 
-    async def __aenter__(self) -> Compacting:
+    async def __aenter__(self) -> Self:
         if len(self.asked) == 1:
             raise CallTimeout("no member began the watch in time")
         return self
