@@ -9,35 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from aspen import wire
 from aspen.errors import AspenError, BadFrame, NotReachable, UsageError
 from aspen.io import RealRandom
 from aspen.io.clock import RealClock
 from aspen.io.keys import config_dir as default_directory
-from aspen.io.loop_thread import LoopThread
 from aspen.io.nodes import NodeRecord, nodes
-from aspen.kv.client import Consistency, Kv
+from aspen.kv.client import Kv
 from aspen.kv.courier import Done
 from aspen.kv.door import FAILED, FORWARDED, NUMBER_MAX, Assembler, parts_of
-from aspen.kv.txn import TxnBuilder
-from aspen.kv.types import (
-    CompactResult,
-    DeleteResult,
-    GrantResult,
-    KeyValue,
-    LeaseStatus,
-    PutResult,
-    RangeResult,
-    TxnRequest,
-    TxnResult,
-)
-from aspen.limits import KV_CLIENT_CONNECT_S, KV_PAGE_KEYS, KV_PARTS_MAX
+from aspen.limits import KV_CLIENT_CONNECT_S, KV_PARTS_MAX
 from aspen.reach import reach
 from aspen.shell import NodeClient
 from aspen.shell.client import Asked
@@ -276,169 +263,3 @@ async def open_outside(where: str, config_dir: str | PathLike[str] | None, timeo
         await kv.close()
         raise
     return kv
-
-
-class SyncKv:
-    """A client for code without an event loop: as `Kv`, method by method. Made by `aspen.kv.connect_sync`."""
-
-    def __init__(self, where: str, config_dir: str | PathLike[str] | None, timeout: float, exactly_once: bool) -> None:
-        self._thread = LoopThread("aspen-kv")
-        try:
-            self._kv = self._thread.run(open_outside(where, config_dir, timeout, exactly_once))
-        except BaseException:
-            self._thread.close()
-            raise
-
-    def get(
-        self,
-        key: bytes,
-        *,
-        revision: int = 0,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> KeyValue | None:
-        """See `Kv.get`."""
-        return self._thread.run(self._kv.get(key, revision=revision, consistency=consistency, timeout=timeout))
-
-    def range(
-        self,
-        key: bytes = b"",
-        end: bytes = b"",
-        *,
-        prefix: bytes | None = None,
-        revision: int = 0,
-        limit: int = 0,
-        keys_only: bool = False,
-        consistency: Consistency = "linearizable",
-        timeout: float | None = None,
-    ) -> RangeResult:
-        """See `Kv.range`."""
-        return self._thread.run(
-            self._kv.range(
-                key,
-                end,
-                prefix=prefix,
-                revision=revision,
-                limit=limit,
-                keys_only=keys_only,
-                consistency=consistency,
-                timeout=timeout,
-            )
-        )
-
-    def scan(
-        self,
-        key: bytes = b"",
-        end: bytes = b"",
-        *,
-        prefix: bytes | None = None,
-        revision: int = 0,
-        page: int = KV_PAGE_KEYS,
-        consistency: Consistency = "linearizable",
-    ) -> Iterator[KeyValue]:
-        """See `Kv.scan`."""
-        scan = self._kv.scan(key, end, prefix=prefix, revision=revision, page=page, consistency=consistency)
-        while found := self._thread.run(_some(scan, page)):
-            yield from found
-
-    def put(
-        self,
-        key: bytes,
-        value: bytes = b"",
-        *,
-        lease: int = 0,
-        prev_kv: bool = False,
-        ignore_value: bool = False,
-        ignore_lease: bool = False,
-        timeout: float | None = None,
-    ) -> PutResult:
-        """See `Kv.put`."""
-        return self._thread.run(
-            self._kv.put(
-                key,
-                value,
-                lease=lease,
-                prev_kv=prev_kv,
-                ignore_value=ignore_value,
-                ignore_lease=ignore_lease,
-                timeout=timeout,
-            )
-        )
-
-    def delete(
-        self,
-        key: bytes = b"",
-        end: bytes = b"",
-        *,
-        prefix: bytes | None = None,
-        prev_kv: bool = False,
-        timeout: float | None = None,
-    ) -> DeleteResult:
-        """See `Kv.delete`."""
-        return self._thread.run(self._kv.delete(key, end, prefix=prefix, prev_kv=prev_kv, timeout=timeout))
-
-    def execute(self, transaction: TxnBuilder | TxnRequest, *, timeout: float | None = None) -> TxnResult:
-        """Executes a transaction: a `TxnRequest`, or what `aspen.kv.TxnBuilder()` has made."""
-        request = transaction.request() if isinstance(transaction, TxnBuilder) else transaction
-        return self._thread.run(self._kv.execute(request, timeout=timeout))
-
-    def compact(self, revision: int, *, timeout: float | None = None) -> CompactResult:
-        """See `Kv.compact`."""
-        return self._thread.run(self._kv.compact(revision, timeout=timeout))
-
-    def grant(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> GrantResult:
-        """See `Kv.grant`."""
-        return self._thread.run(self._kv.grant(ttl, id=id, timeout=timeout))
-
-    def revoke(self, id: int, *, timeout: float | None = None) -> DeleteResult:
-        """See `Kv.revoke`."""
-        return self._thread.run(self._kv.revoke(id, timeout=timeout))
-
-    def keep_alive(self, id: int, *, timeout: float | None = None) -> int:
-        """See `Kv.keep_alive`."""
-        return self._thread.run(self._kv.keep_alive(id, timeout=timeout))
-
-    def time_to_live(self, id: int, *, keys: bool = False, timeout: float | None = None) -> LeaseStatus:
-        """See `Kv.time_to_live`."""
-        return self._thread.run(self._kv.time_to_live(id, keys=keys, timeout=timeout))
-
-    def leases(self, *, timeout: float | None = None) -> list[int]:
-        """See `Kv.leases`."""
-        return self._thread.run(self._kv.leases(timeout=timeout))
-
-    def status(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """See `Kv.status`."""
-        return self._thread.run(self._kv.status(timeout=timeout))
-
-    def hash(self, revision: int = 0, *, timeout: float | None = None) -> dict[str, Any]:
-        """See `Kv.hash`."""
-        return self._thread.run(self._kv.hash(revision, timeout=timeout))
-
-    def members(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """See `Kv.members`."""
-        return self._thread.run(self._kv.members(timeout=timeout))
-
-    def call(self, work: Callable[[Kv], Coroutine[Any, Any, R]]) -> R:
-        """Runs `await work(kv)` with the client, and returns its result: for all that has no method here."""
-        return self._thread.run(work(self._kv))
-
-    def close(self) -> None:
-        """Ends the session, the connection and its thread. Idempotent."""
-        if not self._thread.closed:
-            self._thread.run(self._kv.close())
-            self._thread.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-
-async def _some(scan: AsyncIterator[KeyValue], count: int) -> list[KeyValue]:
-    found: list[KeyValue] = []
-    async for item in scan:
-        found.append(item)
-        if len(found) >= count:
-            break
-    return found

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from aspen.errors import UsageError
+from aspen.errors import NotReachable, UsageError
 from aspen.io.loop import new_event_loop
 
 R = TypeVar("R")
 
 _JOIN_S: Final = 5.0
+_TIDY_S: Final = 2.0
 
 
 class LoopThread:
@@ -31,6 +32,7 @@ class LoopThread:
 
         Raises:
             UsageError: it is closed, or the caller is the loop itself.
+            NotReachable: it was closed meanwhile.
         """
         if self.closed or threading.current_thread() is self._thread:
             work.close()
@@ -38,15 +40,28 @@ class LoopThread:
         future: concurrent.futures.Future[R] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            if self.closed:
+                raise NotReachable("this client was closed while something of it was waited for") from None
+            raise
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
-        """Ends the thread. Idempotent."""
+        """Ends the thread, and whatever runs there: those who wait for it are told. Idempotent."""
         if not self.closed:
             self.closed = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
             self._thread.join(_JOIN_S)
             if not self._thread.is_alive():
                 self._loop.close()
+
+    async def _end(self) -> None:
+        """Cancels what runs, and gives it a moment to tidy up."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=_TIDY_S)
+        self._loop.call_soon(self._loop.stop)

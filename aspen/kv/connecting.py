@@ -11,7 +11,7 @@ from aspen.kv.inside import kv_of
 from aspen.limits import KV_CLIENT_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from aspen.outside import SyncKv
+    from aspen.blocking import SyncKv
 
 
 @overload
@@ -59,6 +59,6 @@ def connect_sync(
 
     It may be used by several threads. Arguments and errors are those of `connect`.
     """
-    from aspen.outside import SyncKv
+    from aspen.blocking import SyncKv
 
     return SyncKv(where, config_dir, timeout, exactly_once)

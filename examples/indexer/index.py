@@ -44,8 +44,9 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Whether every file is indexed or skipped."""
-        return self.took_s is not None
+        """Whether every file is indexed or skipped, and this node has been told of all of them: one that reads the
+        store again may hear of the end first."""
+        return self.took_s is not None and self.settled == self.found
 
     @property
     def settled(self) -> int:

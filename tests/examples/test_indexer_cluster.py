@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from aspen import start, wire
 from aspen.actor import system_of_loop
 from aspen.kv import Kv
 from aspen.kv.inside import kv_of
 from aspen.kv.recipes.keys import base, span_of
-from aspen.sim import Cluster
+from aspen.sim import Cluster, World
 from examples.indexer import Indexer, job
+from examples.indexer.index import IndexStore
+from examples.indexer.text import TOO_MANY
 from tests.examples.indexing import check_against_reference, order, run, until, write_files
 
 NAMES = ["demo-1", "demo-2", "demo-3"]
@@ -176,3 +179,30 @@ def test_the_node_that_coordinates_is_killed_once(files: Path, monkeypatch: pyte
         assert 2 * final.settled >= 2 * FILES // 2
 
     run(seed, NAMES, files, scenario, workers=2, fuse=True, chaos_s=0.02)
+
+
+class Fed(IndexStore):
+    """An index that is told by the test, and follows no store."""
+
+    async def init(self) -> None:
+        """Nothing."""
+
+
+def test_an_index_that_is_read_again_is_not_done_before_all_of_it_is_there(world: World, system: Any) -> None:
+    """The key that says so comes before the files in the order of keys, and a node that was killed reads in that."""
+
+    async def main() -> None:
+        index = await start(Fed)
+        files = [
+            (job.FILES.pack((name,)), wire.encode(job.Result("n", 1, skipped, {}))) for name, skipped in FILES_OF_TWO
+        ]
+        await index.take([(job.DONE, b"5"), files[0], (job.FOUND, wire.encode(job.Found(3, 1)))])
+        assert not (await index.progress()).done
+        await index.take([files[1]])
+        final = await index.progress()
+        assert (final.done, final.settled, final.skipped) == (True, 3, {"binary": 1, TOO_MANY: 1})
+
+    world.run(main())
+
+
+FILES_OF_TWO = (("a", None), ("b", "binary"))

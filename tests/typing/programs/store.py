@@ -45,6 +45,33 @@ async def outside() -> None:
 
 def blocking() -> None:
     with aspen.kv.connect_sync(config_dir="/tmp") as kv:
+        reveal_type(kv)  # -> SyncKv
         kv.get(b"k").value  # error
         for item in kv.scan():
             reveal_type(item.mod_revision)  # -> int
+        found = kv.get(b"k", timeout=1.0)
+        found.version  # error
+        if found is not None:
+            reveal_type(found.version)  # -> int
+        kv.get("k")  # error
+        kv.put(b"k", b"v", leese=1)  # error
+        reveal_type(kv.put(b"k", lease=3).revision)  # -> int
+        with kv.lock("l", ttl=3) as lock:
+            reveal_type(lock.token)  # -> int
+            reveal_type(kv.execute(lock.txn().then(put(b"k"))).succeeded)  # -> bool
+        kv.lock("l", "m")  # error
+        with kv.lease(3) as held:
+            reveal_type(held.id)  # -> int
+        reveal_type(kv.counter("c").add(2))  # -> int
+        with kv.queue("q", tries=3).work(wait=1.0) as taken:
+            reveal_type(taken.body)  # -> bytes
+        with kv.election("e").campaign(b"me") as office:
+            office.proclaim(3)  # error
+        with kv.watch(prefix=b"k") as watch:
+            for event in watch:
+                reveal_type(event.is_delete)  # -> bool
+            waited = watch.next(timeout=1.0)
+            waited.kv  # error
+            if waited is not None:
+                reveal_type(waited.kv.key)  # -> bytes
+        kv.watch(prefix="k")  # error
