@@ -278,7 +278,7 @@ def test_transactions_and_ranges(kv: SyncKv) -> None:
 
 def test_every_way_to_something_of_kv_is_there_with_its_parameters() -> None:
     """Nothing of it is written twice, so nothing can be out of step; this tells what is new in `Kv` and not here."""
-    apart = {"admin", "connect", "directories", "fenced", "number", "transactions", "txn"}
+    apart = {"admin", "connect", "directories", "fenced", "keep_alive_all", "number", "transactions", "txn"}
     ours = {name for name in dir(SyncKv) if not name.startswith("_")}
     theirs = {name for name in dir(Kv) if not name.startswith("_") and callable(getattr(Kv, name))}
     assert theirs - ours <= apart
