@@ -34,7 +34,7 @@ from aspen.kv.courier import Courier, Finder, SessionOver
 from aspen.kv.door import ADMIN, LEASE, READ, SERIALIZABLE, WRITE
 from aspen.kv.holding import KeepingAlive, Lease
 from aspen.kv.interactive import Transactions
-from aspen.kv.prefixes import span_of_prefix
+from aspen.kv.prefixes import span_of_prefix, span_to_delete
 from aspen.kv.recipes.surface import Recipes
 from aspen.kv.session import Session
 from aspen.kv.txn import TxnBuilder, is_read_only
@@ -303,11 +303,8 @@ class Kv(Recipes):
         timeout: float | None = None,
     ) -> DeleteResult:
         """Deletes a key, or a range as `range` names it; all keys only when it is told so. Raises as `put`."""
-        if not key and prefix is None:
-            raise UsageError("delete() needs a key or a prefix; everything is delete(b'\\0', FROM_KEY)")
-        if prefix is not None:
-            key, end = _span(key, end, prefix)
-        return cast(DeleteResult, await self._write(DeleteRequest(key, end, prev_kv), timeout))
+        request = DeleteRequest(*span_to_delete(key, end, prefix), prev_kv)
+        return cast(DeleteResult, await self._write(request, timeout))
 
     def txn(self) -> TxnBuilder:
         """A transaction, to be filled: `.when(...)`, `.then(...)`, `.otherwise(...)`, and `await ....commit()`."""

@@ -17,3 +17,10 @@ def span_of_prefix(key: bytes, end: bytes, prefix: bytes) -> tuple[bytes, bytes]
     if key or end:
         raise UsageError("give either a prefix, or a key and an end")
     return prefix or b"\0", end_of_prefix(prefix)
+
+
+def span_to_delete(key: bytes, end: bytes, prefix: bytes | None) -> tuple[bytes, bytes]:
+    """What a deletion names: a key, a range or a prefix. Raises UsageError: it names nothing, or two of them."""
+    if not key and prefix is None:
+        raise UsageError("delete() needs a key or a prefix; everything is delete(b'\\0', FROM_KEY)")
+    return (key, end) if prefix is None else span_of_prefix(key, end, prefix)

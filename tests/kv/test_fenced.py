@@ -22,6 +22,9 @@ def test_who_holds_it_writes() -> None:
             assert (await fenced.delete(prefix=b"t")).deleted == 1
             with pytest.raises(UsageError, match="needs a key"):
                 await fenced.delete()
+            with pytest.raises(UsageError, match="either a prefix"):
+                await fenced.delete(b"r", prefix=b"t")
+            assert await kv.get(b"r") is not None
 
     run(lambda stores: stores.on("n2", work), 3)
 

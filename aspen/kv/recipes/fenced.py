@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from aspen.errors import LeaseLost, UsageError
-from aspen.kv.prefixes import end_of_prefix
+from aspen.errors import LeaseLost
+from aspen.kv.prefixes import span_to_delete
 from aspen.kv.txn import TxnBuilder
 from aspen.kv.types import DeleteRequest, DeleteResult, Operation, PutRequest, PutResult, TxnRequest, TxnResult
 
@@ -44,11 +44,8 @@ class Fenced:
         timeout: float | None = None,
     ) -> DeleteResult:
         """Deletes a key, or a range. Raises LeaseLost, and as `Kv.delete`."""
-        if not key and prefix is None:
-            raise UsageError("delete() needs a key or a prefix")
-        if prefix is not None:
-            key, end = prefix, end_of_prefix(prefix)
-        return cast(DeleteResult, await self._do(DeleteRequest(key, end, prev_kv), timeout))
+        request = DeleteRequest(*span_to_delete(key, end, prefix), prev_kv)
+        return cast(DeleteResult, await self._do(request, timeout))
 
     def txn(self) -> TxnBuilder:
         """A transaction, to be filled; its commit raises LeaseLost, and does neither branch, when it is not held."""
