@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from functools import partial
 from typing import Final, Self
 
 import zmq
-import zmq.backend
 from zmq.utils.monitor import parse_monitor_message
 
 from aspen.errors import AccessDenied, AspenError, ConfigError, NotReachable, Overloaded
-from aspen.io.zmq_socket import QUEUE_FRAMES_MAX, Reader, check_size, configure, curve_key, split_address
+from aspen.io.zmq_socket import (
+    NOBLOCK,
+    QUEUE_FRAMES_MAX,
+    Reader,
+    check_size,
+    configure,
+    curve_key,
+    sender_of,
+    split_address,
+)
 from aspen.limits import FRAME_BYTES_MAX
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -23,7 +30,6 @@ CLOSE_LINGER_MS: Final = 100
 SOCKETS_MAX: Final = 16_384
 """Of one process: a DEALER, and two for its monitor, per connection."""
 
-_NOBLOCK: Final = int(zmq.NOBLOCK)
 _REFUSED: Final = 400
 """The ZAP status for a key that is not trusted."""
 _CRYPTOGRAPHIC: Final = 0x11000001
@@ -89,8 +95,7 @@ class ControlClient:
             _shared.give_back()
             raise
         self._socket = socket
-        self._send = partial(zmq.backend.Socket.send, socket)
-        """Past the layer of pyzmq that costs as much as the sending."""
+        self._send = sender_of(socket)
         self._reader = Reader(loop, socket, self._take, lambda: len(self._frames) < QUEUE_FRAMES_MAX)
 
     @classmethod
@@ -143,7 +148,7 @@ class ControlClient:
         check_size(frame)
         self._raise_failure()
         try:
-            self._send(frame, _NOBLOCK)
+            self._send(frame, NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno != zmq.EAGAIN:
                 raise

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import zmq
@@ -29,7 +28,18 @@ from zmq.utils.monitor import parse_monitor_message
 
 from aspen.errors import ConfigError, UsageError
 from aspen.io.zmq_gate import REFUSAL_LOG_EVERY_S, Gate, Refusal, Refusals
-from aspen.io.zmq_socket import Reader, bind, check_size, configure, curve_key, log, split_address
+from aspen.io.zmq_socket import (
+    NOBLOCK,
+    NOBLOCK_MORE,
+    Reader,
+    bind,
+    check_size,
+    configure,
+    curve_key,
+    log,
+    sender_of,
+    split_address,
+)
 from aspen.limits import FRAME_BYTES_MAX, LANES_MAX, PEER_FRAMES_QUEUED_MAX
 from aspen.traits import PeerHandler
 from aspen.trust import curve_public_z85
@@ -45,9 +55,6 @@ CLOSE_LINGER_MS: Final = 100
 TWO_PARTS_BYTES_MIN: Final = 32 * 1024
 
 _recv: Final[Any] = zmq.backend.Socket.recv
-# As plain integers: an operation on zmq's enumerations costs as much as a system call.
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _DOMAIN: Final = b"aspen-peers"
 _USER_ID: Final = "User-Id"
 _LANES: Final = tuple(bytes((lane,)) for lane in range(LANES_MAX))
@@ -63,11 +70,11 @@ _EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sum(_R
 
 def _receive(socket: zmq.Socket[bytes]) -> tuple[bytes, list[zmq.Frame]]:
     """One message: the routing id of its connection, and its parts. As `recv_multipart`, without its detours."""
-    connection = _recv(socket, _NOBLOCK)
-    part = _recv(socket, _NOBLOCK, False)
+    connection = _recv(socket, NOBLOCK)
+    part = _recv(socket, NOBLOCK, False)
     parts = [part]
     while part.more:
-        part = _recv(socket, _NOBLOCK, False)
+        part = _recv(socket, NOBLOCK, False)
         parts.append(part)
     return connection, parts
 
@@ -181,13 +188,13 @@ class ZmqPeers:
         send = outgoing.send
         try:
             if len(frame) < TWO_PARTS_BYTES_MIN:
-                send(_LANES[lane] + frame, _NOBLOCK)
+                send(_LANES[lane] + frame, NOBLOCK)
             else:
                 check_size(frame)
                 # The mark is looked at before the first part of a message only, so the second one is never refused.
-                send(_LANES[lane], _NOBLOCK_MORE)
+                send(_LANES[lane], NOBLOCK_MORE)
                 # pyzmq keeps it until ZeroMQ has done with it.
-                send(frame, _NOBLOCK, copy=False)
+                send(frame, NOBLOCK, copy=False)
         except zmq.ZMQError as error:
             if error.errno == zmq.EAGAIN:
                 return False
@@ -261,8 +268,7 @@ class _Outgoing:
 
     def __init__(self, owner: ZmqPeers, peer: str, address: str, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
-        self.send = partial(zmq.backend.Socket.send, socket)
-        """Past the layer of pyzmq that costs as much as the sending."""
+        self.send = sender_of(socket)
         self.up = False
         self._owner, self._peer, self._address = owner, peer, address
         self._refused = False

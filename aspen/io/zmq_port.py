@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import zmq
-import zmq.backend
 
 from aspen.errors import NotReachable
 from aspen.io.zmq_client import ControlClient
 from aspen.io.zmq_gate import Gate, Refusal, Refusals
-from aspen.io.zmq_socket import Reader, bind, check_size, configure, curve_key
+from aspen.io.zmq_socket import NOBLOCK, NOBLOCK_MORE, Reader, bind, check_size, configure, curve_key, sender_of
 from aspen.limits import FRAME_BYTES_MAX
 from aspen.traits import FrameHandler
 
@@ -28,9 +26,6 @@ __all__ = ["ControlClient", "Refusal", "ZmqControlPort", "ZmqTransport"]
 BACKLOG_CONNECTIONS_MAX: Final = 64
 
 _USER_ID: Final = "User-Id"
-# As plain integers: an operation on zmq's enumerations costs as much as a system call.
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class ZmqTransport:
@@ -134,8 +129,7 @@ class ZmqControlPort:
             gate.remove(domain)
             self._socket.close(0)
             raise
-        self._send = partial(zmq.backend.Socket.send, self._socket)
-        """Past the layer of pyzmq that costs as much as the sending."""
+        self._send = sender_of(self._socket)
         self._reader = Reader(loop, self._socket, self._take)
 
     @property
@@ -155,8 +149,8 @@ class ZmqControlPort:
             return False
         try:
             # The mark is looked at before the first part only, so the second one is never refused.
-            self._send(client, _NOBLOCK_MORE)
-            self._send(frame, _NOBLOCK)
+            self._send(client, NOBLOCK_MORE)
+            self._send(frame, NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno == zmq.EAGAIN:
                 return False

@@ -49,21 +49,26 @@ T = TypeVar("T")
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _EAGAIN: Final = int(zmq.EAGAIN)
+NOBLOCK: Final = int(zmq.NOBLOCK)
+NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
-
-_NOBLOCK: Final = int(zmq.NOBLOCK)
 _recv: Final[Any] = zmq.backend.Socket.recv
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Any:
     """All parts of a message, as frames: `take` of a `Reader` that has no `receive` gets them. As `recv_multipart`,
     without its detours."""
-    part = _recv(socket, _NOBLOCK, False)
+    part = _recv(socket, NOBLOCK, False)
     parts = [part]
     while part.more:
-        part = _recv(socket, _NOBLOCK, False)
+        part = _recv(socket, NOBLOCK, False)
         parts.append(part)
     return parts
+
+
+def sender_of(socket: zmq.Socket[bytes]) -> Callable[..., Any]:
+    """`socket.send`, past the layer of pyzmq that costs as much as the sending."""
+    return partial(zmq.backend.Socket.send, socket)
 
 
 def option_of(socket: zmq.Socket[bytes]) -> Callable[[int], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -17,9 +16,7 @@ from aspen.limits import LEASE_DRIFT
 from aspen.sim import Phases, Simulation, Workload
 from aspen.sim.faults import FAULT_CLASSES
 from examples.indexer.text import Index, sequential
-from tests.examples.indexing import indexed, main_of, order, progress
-
-WORDS = [a + b + c for a in "bdk" for b in "aeiou" for c in "nrs"]
+from tests.examples.indexing import indexed, main_of, order, progress, write_files
 
 
 @cache
@@ -32,11 +29,7 @@ def files() -> str:
     if ready.exists():
         return str(ready)
     folder = Path(tempfile.mkdtemp())
-    rng = random.Random(7)
-    for n in range(60):
-        part = folder / f"part{n % 5}"
-        part.mkdir(parents=True, exist_ok=True)
-        (part / f"file{n}.txt").write_text(" ".join(rng.choices(WORDS, k=rng.randrange(200))))
+    write_files(folder, 60)
     (folder / "binary").write_bytes(b"\0")
     try:
         folder.rename(ready)
