@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from aspen.errors import CallTimeout, UsageError
@@ -54,7 +54,7 @@ class Reply(Generic[R_co]):
         self.value: R_co
         self.waiter: Process | None = None
         self.error: BaseException | None = None
-        self.callbacks: list[tuple[Callable[[Any], object], Context | None]] | None = None
+        self.callbacks: list[tuple[Callable[[Any], object], Context]] | None = None
 
     # -- the callee's side --------------------------------------------------------------------
 
@@ -157,7 +157,12 @@ class Reply(Generic[R_co]):
         return self.error
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """Runs `callback(self)` in a later loop turn once it is done. The deadline then has its own timer."""
+        """Runs `callback(self)` in a later loop turn once it is done. The deadline then has its own timer.
+
+        It runs in the context of who adds it, as an `asyncio.Future` has it: not for the actor that answers.
+        """
+        if context is None:
+            context = copy_context()
         if self.done_:
             self.get_loop().call_soon(callback, self, context=context)
             return

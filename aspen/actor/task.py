@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from aspen import limits
@@ -129,14 +129,16 @@ class HandlerTask:
     exception = result
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """Runs `callback(self)` in a later loop turn after the handler has ended."""
+        """Runs `callback(self)`, in the context of who adds it, in a later loop turn after the handler has ended."""
+        if context is None:
+            context = copy_context()
         if self.finished:
             self.get_loop().call_soon(callback, self, context=context)
             return
         try:
             self._done_callbacks.append((callback, context))
         except AttributeError:
-            self._done_callbacks: list[tuple[Callable[[Any], object], Context | None]] = [(callback, context)]
+            self._done_callbacks: list[tuple[Callable[[Any], object], Context]] = [(callback, context)]
 
     def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
         """Takes `callback` out; returns how often it was in."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from aspen.io.clock import RealClock
 from aspen.traits import Timer
+
+_MS_NS: Final = 1_000_000
 
 
 class RealLoop:
@@ -28,9 +31,13 @@ class RealLoop:
         self._loop.call_soon(callback)
 
     def call_at(self, mono_ns: int, callback: Callable[[], object]) -> Timer:
-        """Runs `callback` at `mono_ns`, never before: the loop's own clock may be rounded."""
-        delay_s = max(0, mono_ns - self._clock.mono_ns()) / 1e9
-        return self._loop.call_later(delay_s, callback)
+        """Runs `callback` at `mono_ns`, or less than a millisecond later, never before.
+
+        libuv counts whole milliseconds, from a clock without its fractions: given anything else it rings up to one
+        too early, and who then asks for the rest of it is called again at once, until the time has come.
+        """
+        delay_ms = -(-mono_ns // _MS_NS) - self._clock.mono_ns() // _MS_NS
+        return self._loop.call_later(max(0, delay_ms) / 1_000, callback)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -495,6 +495,39 @@ def test_calls_back_while_a_deferred_answer_is_awaited_are_a_cycle_and_others_ma
     over_seeds(main, 5)
 
 
+def test_calls_a_callback_runs_for_who_added_it_whatever_handler_gave_the_answer() -> None:
+    class Desk(Actor):
+        def __init__(self) -> None:
+            self._handle: Any = None
+
+        @call
+        def take(self) -> str:
+            self._handle = self.ctx.reply_handle()
+            return defer()
+
+        @call
+        async def close(self) -> None:
+            # The handler goes on for a while, as a step of the callback's caller calls this actor anew.
+            self._handle.reply("closed")
+            await asyncio.sleep(1.0)
+
+        @call
+        def again(self) -> str:
+            return "open"
+
+    async def main(system: System) -> None:
+        desk = await start(Desk)
+        found: list[Any] = []
+        desk.take().add_done_callback(lambda _: found.append(desk.again()))
+        await settle()
+        closing = desk.close()
+        await settle()
+        assert await found[0] == "open"
+        await closing
+
+    over_seeds(main, 5)
+
+
 # -- a reply is a future ------------------------------------------------------------------------------------------
 
 

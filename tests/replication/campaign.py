@@ -85,12 +85,17 @@ async def kill_actor(sim: Simulation, node: str, cls: Any, name: str) -> None:
 
 
 def renew_suspect_disks(sim: Simulation) -> None:
-    """A node whose disk has failed does not start any more, until somebody gives it another."""
+    """A node whose disk has failed does not start any more, until somebody gives it another.
+
+    That is not put off for faults that are yet to come: for the plan the disk is repaired soon after the fault.
+    """
     for name in sim.nodes:
         node = sim.node(name)
         raft = node.disk._directories.get("raft")
         working = not any(
-            name in one.targets for one in sim.plan.episodes if one.kind == "disk" and one.end_ns > sim.now_ns
+            name in one.targets and one.start_ns <= sim.now_ns < one.end_ns
+            for one in sim.plan.episodes
+            if one.kind == "disk"
         )
         if raft is not None and SUSPECT in raft.names and working:
             sim.branch("operator.new_disk")
