@@ -333,7 +333,9 @@ class SimDisk:
 
     def __init__(self, node: str, random: VirtualRandom) -> None:
         self.node = node
-        self.faults = DiskFaults()
+        self._faults = DiskFaults()
+        self.on_eased: Callable[[], object] = lambda: None
+        """Called when it stalls no more: what waits for it goes on, however long it was to have taken."""
         self.observe: DiskObserver = lambda kind, path, detail: None
         self.map_bytes_max: int | None = None
         """Stores get no larger maps than this, whatever they ask for."""
@@ -350,6 +352,17 @@ class SimDisk:
         self._crash = random.rng("crash")
         self._full = random.rng("map_full").random
 
+    @property
+    def faults(self) -> DiskFaults:
+        """What the device does wrong now."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: DiskFaults) -> None:
+        before, self._faults = self._faults, faults
+        if before.stall_ns_max and not faults.stall_ns_max:
+            self.on_eased()
+
     # -- incarnations ---------------------------------------------------------------------------------
 
     def mount(self, note_ghost: Callable[[str], None]) -> DiskPort:
@@ -364,6 +377,7 @@ class SimDisk:
             self._handles.attached = False
             self._handles = None
         self._trap = None
+        self.on_eased = lambda: None
         self._stores = {name: store.copy() for name, store in self._stores.items()}
         self._directories = {path: directory.copy() for path, directory in self._directories.items()}
 
@@ -418,14 +432,15 @@ class SimDisk:
         """Whether a put finds no room, by fault."""
         return self.faults.map_full > 0 and self._full() < self.faults.map_full
 
-    def stall_ns(self) -> int:
-        """How much longer offloaded work takes now."""
-        faults, draw = self.faults, self._fail
-        total = int(draw() * faults.stall_ns_max) if faults.stall_ns_max else 0
+    def delays_ns(self) -> tuple[int, int]:
+        """How much longer offloaded work takes now: while the disk stalls, at most, and in any case."""
+        faults, draw = self._faults, self._fail
+        stall = int(draw() * faults.stall_ns_max) if faults.stall_ns_max else 0
+        latency = 0
         if faults.latency_ns_max:
             latency = faults.latency_ns_min + int(draw() * (faults.latency_ns_max - faults.latency_ns_min))
-            total += latency * 100 if faults.slow and draw() < faults.slow else latency
-        return total
+            latency *= 100 if faults.slow and draw() < faults.slow else 1
+        return stall, latency
 
     def rot(self, path: str | None = None) -> str | None:
         """Flips one bit of what was synced, in the file or store named, or in one drawn. Returns where, or None when

@@ -58,7 +58,7 @@ KINDS: Final[dict[str, dict[str, Mode]]] = {
         "eio": Mode("reads, writes and syncs fail", "disk", "eio_ppm", 1, MILLION),
         "loss": Mode("the node is down, and its disk is empty when it starts again at the end", "disk"),
         "full": Mode("no space is left"),
-        "stall": Mode("each sync takes longer", "none", "stall_ns", 1, 60 * SECOND_NS),
+        "stall": Mode("each sync takes longer, at most until the end", "none", "stall_ns", 1, 60 * SECOND_NS),
     },
     "link": {
         "delay": Mode("frames to and from the targets take longer", "none", "delay_ns", 1, 60 * SECOND_NS, True),

@@ -147,16 +147,18 @@ class SimNode:
         steering = Steering(
             SlotChooser(loop, random.rng("sim.slots").random), cluster.observer_of(self), cluster.strict_messages
         )
+        offload = VirtualOffload(loop, random, self.disk.delays_ns)
         self.ports = Ports(
             clock=clock,
             loop=LoopPort(loop),
             random=random,
-            offload=VirtualOffload(loop, random, self.disk.stall_ns),
+            offload=offload,
             peers=self.peers,
             disk=self.disk.mount(loop.note_ghost),
             steering=steering,
             buggify=cluster.buggify.at(self.name),
         )
+        self.disk.on_eased = offload.pace.ease
         cluster.note("boot", self.name, self.boot)
         self._ready = cluster.loop.create_future()
         system = System(self.name, self.ports, boot=self.boot)

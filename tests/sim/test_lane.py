@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from aspen import limits
+from aspen.actor import system_of_loop
 from aspen.errors import Overloaded, StorageFailed, UsageError
-from aspen.sim import World
+from aspen.sim import Cluster, World
+from aspen.sim.disk import DiskFaults
 
 
 def test_a_lane_keeps_the_order_and_takes_time(world: World) -> None:
@@ -48,3 +50,28 @@ def test_a_lane_is_bounded_and_closed(world: World) -> None:
         assert await asyncio.gather(*given) == [0] * limits.OFFLOAD_QUEUE_MAX
 
     world.run(main())
+
+
+@pytest.mark.parametrize("stalls_again", [False, True])
+def test_what_a_disk_holds_up_goes_on_when_it_stalls_no_more(stalls_again: bool) -> None:
+    with Cluster(seed=1, nodes=1) as cluster:
+        disk = cluster.node("n1").disk
+        took: list[float] = []
+
+        async def main() -> None:
+            loop, offload = asyncio.get_running_loop(), system_of_loop().ports.offload
+            lane = offload.lane("journal")
+            disk.faults = DiskFaults(stall_ns_max=60_000_000_000)
+            began_s = loop.time()
+            waiting = asyncio.gather(*(lane.run(int) for _ in range(3)), offload.thread(int, ()))
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            disk.faults = DiskFaults()
+            if stalls_again:
+                disk.faults = DiskFaults(stall_ns_max=1)
+            await waiting
+            took.append(loop.time() - began_s)
+
+        cluster.boot("n1", lambda node: main())
+        cluster.run_for(30.0)
+        assert 0.5 < took[0] < 0.6
