@@ -38,6 +38,7 @@ KEYS = {
     "put_10_per_s": "puts/s, 10 clients",
     "put_100_per_s": "puts/s, 100 clients",
     "put_1000_per_s": "puts/s, 1,000 clients",
+    "put_1_p50_ms": "put p50 ms, 1 client",
     "put_1_p99_ms": "put p99 ms, 1 client",
     "put_100_p50_ms": "put p50 ms, 100 clients",
     "put_100_p99_ms": "put p99 ms, 100 clients",

@@ -34,17 +34,16 @@ KILLS_DEFAULT: Final = 3
 RANGE_KEYS: Final = 100
 NAME: Final = "bench"
 
+PUTTERS: Final = (1, 10, 100, 1_000)
 KEYS: Final = (
-    "put_1_per_s",
-    "put_100_per_s",
-    "put_1000_per_s",
-    "put_100_p99_ms",
+    *(f"put_{callers}_per_s" for callers in PUTTERS),
     "get_linearizable_100_per_s",
     "get_serializable_100_per_s",
     "range_100_per_s",
     "failover_s",
 )
-"""`failover_s` is the median over some kills of the leader; `failover_p95_s` and `failover_max_s` come with it."""
+"""With each rate come how long one took, `put_1_p50_ms` and `put_1_p99_ms` with `put_1_per_s`. `failover_s` is the median
+over some kills of the leader; `failover_p95_s` and `failover_max_s` come with it."""
 
 
 class _Nothing(Supervisor):
@@ -143,26 +142,22 @@ async def _figures(kv: Kv, wanted: list[str], seconds: float) -> dict[str, float
     keys = [b"bench/%05d" % number for number in range(1_000)]
     ranged = [b"range/%05d" % number for number in range(RANGE_KEYS)]
     await asyncio.gather(*(kv.put(key, value) for key in (*keys, *ranged)))
-    for callers in (1, 100, 1_000):
-        name = f"put_{callers}_per_s"
-        if name in wanted or (callers == 100 and "put_100_p99_ms" in wanted):
-            rate, p99_ms = await _rate(callers, seconds, lambda n: kv.put(keys[n], value))
-            found[name] = rate
-            if callers == 100:
-                found["put_100_p99_ms"] = p99_ms
-    reads: dict[str, Callable[[int], Awaitable[object]]] = {
-        "get_linearizable_100_per_s": lambda n: kv.get(keys[n]),
-        "get_serializable_100_per_s": lambda n: kv.get(keys[n], consistency="serializable"),
-        "range_100_per_s": lambda n: kv.range(prefix=b"range/"),
+    works: dict[str, tuple[int, Callable[[int], Awaitable[object]]]] = {
+        **{f"put_{callers}": (callers, lambda n: kv.put(keys[n], value)) for callers in PUTTERS},
+        "get_linearizable_100": (100, lambda n: kv.get(keys[n])),
+        "get_serializable_100": (100, lambda n: kv.get(keys[n], consistency="serializable")),
+        "range_100": (100, lambda n: kv.range(prefix=b"range/")),
     }
-    for name, work in reads.items():
-        if name in wanted:
-            found[name], _ = await _rate(100, seconds, work)
+    for name, (callers, work) in works.items():
+        if f"{name}_per_s" in wanted:
+            found |= await _rate(name, callers, seconds, work)
     return found
 
 
-async def _rate(callers: int, seconds: float, work: Callable[[int], Awaitable[object]]) -> tuple[float, float]:
-    """Operations a second of so many callers, and the 99th percentile of how long each took, in milliseconds."""
+async def _rate(
+    name: str, callers: int, seconds: float, work: Callable[[int], Awaitable[object]]
+) -> dict[str, float]:
+    """Operations a second of so many callers, and how long half and 99 of 100 of them took at most."""
     now_ns = RealClock.mono_ns
     began_ns = now_ns()
     end_ns = began_ns + round(seconds * 1e9)
@@ -179,7 +174,8 @@ async def _rate(callers: int, seconds: float, work: Callable[[int], Awaitable[ob
     await asyncio.gather(*(caller(number) for number in range(callers)))
     elapsed_s = (now_ns() - began_ns) / 1e9
     took_ns.sort()
-    return len(took_ns) / elapsed_s, took_ns[len(took_ns) * 99 // 100] / 1e6
+    percentiles = {f"{name}_p{part}_ms": took_ns[len(took_ns) * part // 100] / 1e6 for part in (50, 99)}
+    return {f"{name}_per_s": len(took_ns) / elapsed_s} | percentiles
 
 
 async def _failover(kv: Kv, folder: Path, kills: int) -> dict[str, float]:
