@@ -808,6 +808,16 @@ KV_CLIENT_BACKOFF_MAX_S = 1.0
 KV_CLIENT_CONNECT_S = 5.0
 """How long one try to connect may take."""
 
+KV_CLIENT_NEXT_WAY_S = 0.25
+"""A node that has not answered after so long is not waited for alone: the next is tried beside it."""
+KV_CLIENT_WAYS_MAX = 8
+"""Nodes that are tried beside each other."""
+
+KV_CLIENT_MOVE_S = 1.0
+KV_CLIENT_MOVE_MAX_S = 30.0
+"""How long a client that reaches the leader through another member goes on so, before it looks for a direct way again:
+twice as long each time that there is none."""
+
 KV_PROPOSALS_MAX = 4
 """Proposals under way at a leader: what comes meanwhile makes the next, larger one."""
 

@@ -24,7 +24,8 @@ from aspen.io.nodes import NodeRecord, nodes
 from aspen.kv.client import Kv
 from aspen.kv.courier import Done
 from aspen.kv.door import FAILED, FORWARDED, NUMBER_MAX, Assembler, parts_of
-from aspen.limits import KV_CLIENT_CONNECT_S, KV_PARTS_MAX
+from aspen.kv.racing import first_open
+from aspen.limits import KV_CLIENT_CONNECT_S, KV_CLIENT_NEXT_WAY_S, KV_CLIENT_WAYS_MAX, KV_PARTS_MAX
 from aspen.reach import reach
 from aspen.shell import NodeClient
 from aspen.shell.client import Asked
@@ -51,14 +52,16 @@ class OutsideChannel:
         self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._end: AspenError | None = None
         self.leads = True
+        self.greeting: Mapping[str, Any] = {}
+        """What the node has said of itself and of the leader: see `aspen.kv.gate.Gate.greeting`."""
 
-    async def open(self) -> Mapping[str, Any]:
-        """Opens the way; returns how the node greets: see `aspen.kv.gate.Gate.greeting`."""
+    async def open(self) -> None:
+        """Opens the way: the node greets."""
         self._asked = self._client.begin("kv", self._on_event)
         watching = asyncio.ensure_future(self._watch(self._asked))
         self._running.add(watching)
         watching.add_done_callback(self._running.discard)
-        return await self._opened
+        self.greeting = await self._opened
 
     async def _watch(self, asked: Asked) -> None:
         error: AspenError
@@ -175,18 +178,24 @@ class OutsideFinder:
         """A way to the store."""
         ways = self.ways()
         self._turn += 1 if failed else 0
-        way = ways[self._turn % len(ways)]
-        channel = await self._open(way)
-        leader = self._record_of(self.greeting.get("leader"))
+        first = self._turn % len(ways)
+        tried = (ways[first:] + ways[:first])[:KV_CLIENT_WAYS_MAX]
+        channel = await first_open(tried, self._open, KV_CLIENT_NEXT_WAY_S, self._running)
+        self.greeting = channel.greeting
+        leader = self._record_of(channel.greeting.get("leader"))
         # After a failure the leader that this node knows of may be the one that failed: it hands over to the next.
-        if failed or leader is None or self.greeting.get("node_id") == leader.node_id:
+        if failed or leader is None or channel.greeting.get("node_id") == leader.node_id:
             return channel
-        greeting = self.greeting
         try:
-            direct = await self._open(leader.name)
-        except AspenError:
-            self.greeting = greeting
+            # It may have ended just now, and be on its way back: the node that was reached will do meanwhile.
+            async with asyncio.timeout(KV_CLIENT_NEXT_WAY_S):
+                direct = await self._open(leader.name)
+        except (AspenError, TimeoutError):
             return channel
+        except BaseException:
+            channel.close()
+            raise
+        self.greeting = direct.greeting
         channel.close()
         return direct
 
@@ -195,7 +204,7 @@ class OutsideFinder:
         try:
             client = await stack.enter_async_context(reach(self._directory, way, _SILENT))
             channel = OutsideChannel(client, stack, self._running)
-            self.greeting = await channel.open()
+            await channel.open()
         except BaseException:
             await stack.aclose()
             raise

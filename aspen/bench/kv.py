@@ -154,9 +154,7 @@ async def _figures(kv: Kv, wanted: list[str], seconds: float) -> dict[str, float
     return found
 
 
-async def _rate(
-    name: str, callers: int, seconds: float, work: Callable[[int], Awaitable[object]]
-) -> dict[str, float]:
+async def _rate(name: str, callers: int, seconds: float, work: Callable[[int], Awaitable[object]]) -> dict[str, float]:
     """Operations a second of so many callers, and how long half and 99 of 100 of them took at most."""
     now_ns = RealClock.mono_ns
     began_ns = now_ns()

@@ -49,6 +49,8 @@ from aspen.limits import (
     KV_CLIENT_BACKOFF_MAX_S,
     KV_CLIENT_BACKOFF_MIN_S,
     KV_CLIENT_CONNECT_S,
+    KV_CLIENT_MOVE_MAX_S,
+    KV_CLIENT_MOVE_S,
     KV_CLIENT_SILENCE_S,
     KV_CLIENT_SWEEP_S,
     KV_CLIENT_WAITING_MAX,
@@ -160,7 +162,8 @@ class Courier:
         """Those that are left, and closed when what is under way there has had its time; at most one for each move or
         silence in KV_EXCHANGE_S."""
         self._connecting: asyncio.Task[None] | None = None
-        self._resume_at = 0.0
+        self._resume_at = self._move_at = 0.0
+        self._move_wait_s = KV_CLIENT_MOVE_S
         self._failed = 0
         self._exchanges = 0
         self._answered_s = 0.0
@@ -359,8 +362,11 @@ class Courier:
                         item.future.set_exception(SessionOver())
                     else:
                         item.future.set_result(result)
-            if not channel.leads and lane.kind in (WRITE, LEASE):
-                self._move(channel)
+            if lane.kind in (WRITE, LEASE):
+                if not channel.leads:
+                    self._move(channel)
+                elif self._move_at and channel is self._channel:
+                    self._move_at, self._move_wait_s = 0.0, KV_CLIENT_MOVE_S
         elif error is not None:
             self._retry(lane, exchange.held, channel, error)
         if lane.waiting:
@@ -463,7 +469,9 @@ class Courier:
 
     def _move(self, channel: Channel) -> None:
         """Goes to the leader, which has answered through another member, when it can be reached directly."""
-        if self._connecting is None and channel is self._channel:
+        if self._connecting is None and channel is self._channel and self._loop.time() >= self._move_at:
+            self._move_at = self._loop.time() + self._move_wait_s
+            self._move_wait_s = min(2 * self._move_wait_s, KV_CLIENT_MOVE_MAX_S)
             self._connecting = self._loop.create_task(self._move_now(channel), name="aspen.kv.move")
 
     async def _move_now(self, old: Channel) -> None:

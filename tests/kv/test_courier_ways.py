@@ -27,7 +27,7 @@ class Way:
         if self.cut:
             asyncio.get_running_loop().call_soon(done, None, NotReachable("the node is gone"))
         else:
-            asyncio.get_running_loop().call_soon(done, b"answer", None)
+            asyncio.get_running_loop().call_soon(done, encode_batch([b"answer"]) if kind == WRITE else b"answer", None)
 
     def close(self) -> None:
         self.closed = True
@@ -274,3 +274,28 @@ def test_what_a_client_has_sent_when_it_ends_is_in_doubt(world: World, repeatabl
                 await other
 
     world.run(ask())
+
+
+def test_a_leader_that_only_others_reach_is_not_looked_for_at_each_answer(world: World) -> None:
+    class Handing(Way):
+        leads = False
+
+    class Far:
+        def __init__(self) -> None:
+            self.found = 0
+
+        async def find(self, failed: int) -> Way:
+            self.found += 1
+            return Handing(cut=False)
+
+    async def ask() -> int:
+        far, loop = Far(), asyncio.get_running_loop()
+        courier = Courier(far, loop, lambda: 0.5)
+        for _ in range(600):
+            await courier.submit(WRITE, b"put", loop.time() + 5.0, repeatable=True)
+            await asyncio.sleep(0.1)
+        await courier.aclose()
+        return far.found
+
+    # At 0, 1, 3, 7, 15, 31 and 61 seconds, about; the first time when it connects.
+    assert 5 <= world.run(ask()) <= 8
