@@ -42,8 +42,8 @@ KEYS: Final = (
     "range_100_per_s",
     "failover_s",
 )
-"""With each rate come how long one took, `put_1_p50_ms` and `put_1_p99_ms` with `put_1_per_s`. `failover_s` is the median
-over some kills of the leader; `failover_p95_s` and `failover_max_s` come with it."""
+"""With each rate come how long one took, `put_1_p50_ms` and `put_1_p99_ms` with `put_1_per_s`. `failover_s` is the
+median over some kills of the leader; `failover_p95_s` and `failover_max_s` come with it."""
 
 
 class _Nothing(Supervisor):

@@ -334,6 +334,8 @@ class SimDisk:
     def __init__(self, node: str, random: VirtualRandom) -> None:
         self.node = node
         self._faults = DiskFaults()
+        self.losses = 0
+        """How often all that was on it was lost."""
         self.on_eased: Callable[[], object] = lambda: None
         """Called when it stalls no more: what waits for it goes on, however long it was to have taken."""
         self.observe: DiskObserver = lambda kind, path, detail: None
@@ -468,6 +470,7 @@ class SimDisk:
 
     def wipe(self) -> None:
         """A new, empty disk. The node must be down."""
+        self.losses += 1
         self._directories.clear()
         self._stores.clear()
 

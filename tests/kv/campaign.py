@@ -124,6 +124,29 @@ class Clients:
         peers = [self.sim.peek(node, PEER) for node in self.sim.nodes]
         return not self.watch.leaders and any(peer is not None and peer._stage.value == "refused" for peer in peers)
 
+    def is_beyond_repair(self) -> bool:
+        """Whether half of the voters or more have lost their disks, and were not replaced before the next one did.
+
+        A plan takes a disk for repaired some time after its fault; but a new member has to be let in by a majority,
+        which pauses and partitions may keep from meeting until then. Safe is what is left, and dead.
+        """
+        sim = self.sim
+        peers = {node: peer for node in sim.nodes if (peer := sim.peek(node, PEER)) is not None}
+        running = [peer._running for peer in peers.values() if peer._running is not None]
+        if not running:
+            return False
+        voters = max(running, key=lambda one: one.feeder.committed).configuration.voters
+        lost = [
+            node
+            for node, peer in peers.items()
+            if peer._stage.value == "refused" and sim.node(node).disk.losses and peer._seat.me in voters
+        ]
+        return len(lost) * 2 >= len(voters)
+
+    def is_hopeless(self) -> bool:
+        """Whether nothing can be asked any more, as the plan took more than a group survives."""
+        return self.is_stillborn() or self.is_beyond_repair()
+
     async def on(self, node: str, client: str, work: Any, *, exactly_once: bool = True) -> Any:
         """Runs `work(kv)` on a node, as a client of that node."""
         notes = self.notes
@@ -141,7 +164,7 @@ class Clients:
         # Now and then two clients share one session, and what they ask travels together.
         name = client if rng.random() < 0.7 else "shared"
         kind, work = self.draw(number, rng)
-        if self.is_stillborn():
+        if self.is_hopeless():
             return
         try:
             await self.on(node, name, work, exactly_once=rng.random() >= 0.03)
@@ -312,6 +335,11 @@ async def scenario(sim: Simulation) -> None:
             done.append(True)
             told = [one for one in sim.history.history().operations if one.status == "ok" and one.kind != "range"]
             sim.check(not told, "stillborn", f"nobody led, and this was acknowledged: {told}")
+            return
+        if clients.is_beyond_repair():
+            sim.branch("beyond_repair")
+            done.append(True)
+            check_history(sim, notes, watch, clients)
             return
         await alive(sim, clients)
         # The operator goes on: a member that was removed may yet have to be added.
