@@ -186,6 +186,11 @@ class AccessDenied(AspenError):
     """The node does not trust this key, or the key's role may not do this."""
 
 
+class WrongKey(AccessDenied):
+    """Not the node that was asked for answers at an address; or it ended just then, which looks the same. Another try
+    tells."""
+
+
 class NotReachable(AspenError):
     """No node answers under that name or address."""
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from aspen.errors import AccessDenied, AspenError, ConfigError, NotReachable, Overloaded
+from aspen.errors import AccessDenied, AspenError, ConfigError, NotReachable, Overloaded, WrongKey
 from aspen.io.zmq_socket import (
     NOBLOCK,
     QUEUE_FRAMES_MAX,
@@ -110,7 +110,8 @@ class ControlClient:
 
         Raises:
             NotReachable: nothing answers at the address, or no Aspen node does.
-            AccessDenied: the node there does not trust this key, or is another one than was asked for.
+            AccessDenied: the node there does not trust this key.
+            WrongKey: what is there is another one than was asked for, or it is ending.
             ConfigError: the address or a key is malformed.
         """
         client = cls(asyncio.get_running_loop(), address, server_public_z85, secret_key_z85)
@@ -266,10 +267,10 @@ def _judge(kind: int, value: int, is_connected: bool, where: str, server_key: st
         case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return NotReachable(f"the node at {where} cannot check keys now (status {value}); try again")
         case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL if value == _CRYPTOGRAPHIC:
-            return AccessDenied(f"{where} is not the node with the key {server_key}; check address and key")
+            return WrongKey(f"{where} is not the node with the key {server_key}; check address and key")
         case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL if value not in _TIMED_OUT:
             # What a node does when the key is not its own. One that is just stopping looks the same.
-            return AccessDenied(
+            return WrongKey(
                 f"{where} broke off the handshake: it is not the node with the key {server_key}, or it is "
                 "stopping; compare with `aspen keys show` there"
             )

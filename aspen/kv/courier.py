@@ -41,6 +41,7 @@ from aspen.errors import (
     Overloaded,
     Unknown,
     UsageError,
+    WrongKey,
 )
 from aspen.kv.codec import decode_batch, encode_batch, encode_error
 from aspen.kv.door import LEASE, READ, SERIALIZABLE, WRITE
@@ -450,11 +451,11 @@ class Courier:
             patience_s = KV_CLIENT_SILENCE_S * 2 ** min(self._silences, 10) if self._silences else KV_CLIENT_CONNECT_S
             async with asyncio.timeout(min(patience_s, KV_CLIENT_CONNECT_S)):
                 self._channel = await self._finder.find(self._failed)
-        except (AccessDenied, UsageError) as error:
-            self._connecting = None
-            self.close(error)
-            return
         except (AspenError, TimeoutError) as error:
+            if isinstance(error, AccessDenied | UsageError) and not isinstance(error, WrongKey):
+                self._connecting = None
+                self.close(error)
+                return
             self._why = error
             self._failed += 1
             longest = min(KV_CLIENT_BACKOFF_MAX_S, KV_CLIENT_BACKOFF_MIN_S * 2 ** min(self._failed, 10))

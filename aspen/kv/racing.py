@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from aspen.errors import AccessDenied, AspenError, InvariantBroken, UsageError
+from aspen.errors import AccessDenied, AspenError, InvariantBroken, UsageError, WrongKey
 
 
 class Closable(Protocol):
@@ -61,7 +61,8 @@ async def first_open(
     if not errors:
         raise InvariantBroken("there is no way to try")
     told = [error for _, error in sorted(errors.items())]
-    raise next((error for error in told if isinstance(error, AccessDenied | UsageError)), told[0])
+    refusals = [one for one in told if isinstance(one, AccessDenied | UsageError) and not isinstance(one, WrongKey)]
+    raise (refusals or told)[0]
 
 
 async def _opened(open_way: Callable[[W], Awaitable[C]], way: W) -> C:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from aspen.errors import NotReachable, Overloaded, Unknown
+from aspen.errors import AccessDenied, AspenError, NotReachable, Overloaded, Unknown, WrongKey
 from aspen.kv.codec import decode_batch, encode_batch
 from aspen.kv.courier import Courier, Done
 from aspen.kv.door import ADMIN, READ, WRITE
@@ -299,3 +299,29 @@ def test_a_leader_that_only_others_reach_is_not_looked_for_at_each_answer(world:
 
     # At 0, 1, 3, 7, 15, 31 and 61 seconds, about; the first time when it connects.
     assert 5 <= world.run(ask()) <= 8
+
+
+def test_a_node_that_ends_in_the_handshake_refuses_nobody_for_good(world: World) -> None:
+    """Killed at that moment it looks as if another node answered at its address."""
+
+    class Ending:
+        def __init__(self, error: AspenError) -> None:
+            self.error, self.found = error, 0
+
+        async def find(self, failed: int) -> Way:
+            self.found += 1
+            if self.found < 4:
+                raise self.error
+            return Way(cut=False)
+
+    async def ask(error: AspenError) -> bytes:
+        loop = asyncio.get_running_loop()
+        courier = Courier(Ending(error), loop, lambda: 0.5)
+        try:
+            return await courier.submit(WRITE, b"put", loop.time() + 5.0, repeatable=True)
+        finally:
+            await courier.aclose()
+
+    assert world.run(ask(WrongKey("broke off"))) == b"answer"
+    with pytest.raises(AccessDenied):
+        world.run(ask(AccessDenied("not trusted")))

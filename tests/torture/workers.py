@@ -21,13 +21,13 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aspen.kv
-from aspen.errors import AspenError
+from aspen.errors import AspenError, NotReachable, WrongKey
 from aspen.io.clock import RealClock
 from aspen.kv import FROM_KEY, Kv, put
 from aspen.kv.recipes import Held
@@ -244,7 +244,13 @@ async def main(role: str, name: str, folder: Path, config: Path) -> None:
         data = path.read_bytes()
         os.truncate(path, data.rfind(b"\n") + 1)
     notes = Notes(path)
-    kv = await aspen.kv.connect(CLUSTER, config_dir=config, timeout=WAIT_S)
+    kv = None
+    while kv is None and not stopping.is_set():
+        # The whole cluster may be down for longer than a client waits.
+        with suppress(NotReachable, WrongKey):
+            kv = await aspen.kv.connect(CLUSTER, config_dir=config, timeout=WAIT_S)
+    if kv is None:
+        return
     notes("begins")
     try:
         await Worker(kv, name, folder, notes, random.Random(), stopping).run(role)
