@@ -1043,7 +1043,7 @@ NAME_RETRY_MAX_S = 5.0
 NAME_RELEASE_S = 3.0
 """How long the next claim of a name, and the end of a node, wait for the name to be given up."""
 
-NAME_LOOKUP_S = 5.0
+NAME_LOOKUP_S = 4.0
 """How long it may take to find out who holds a name."""
 
 NAME_WAITING_MAX = 1_024
@@ -1179,6 +1179,7 @@ _check(RECIPE_TTL_S > LEASE_TTL_MIN_S and QUEUE_VISIBILITY_S > LEASE_TTL_MIN_S, 
 _check(QUEUE_PUSH_MAX <= KV_TXN_OPERATIONS_MAX, "what is put in at once fits a transaction")
 _check(QUEUE_TAKE_MAX * 2 <= KV_TXN_OPERATIONS_MAX, "two conditions and two operations for each item that is taken")
 _check(NAME_TTL_S > LEASE_TTL_MIN_S, "the time of a name is granted as it is asked for")
+_check(NAME_LOOKUP_S < CALL_TIMEOUT_S, "who calls a name learns that it could not be looked up")
 _check(NAME_RELEASE_S > LEASE_REVOKE_S, "a name is given up before the next claim stops waiting for that")
 _check(RECIPE_NAME_BYTES_MAX * 2 + 1_024 < KV_KEY_BYTES_MAX, "a name, however it is escaped, fits a key")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")

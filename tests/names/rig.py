@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -107,9 +107,13 @@ class Named(Stores):
 
         self.main = main
 
-    async def at(self, node: str, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    async def at(self, node: str, work: Callable[[], Awaitable[R]]) -> R:
         """Runs something on a node."""
-        return await self.cluster.node(node).call(work)
+
+        async def there() -> R:
+            return await work()
+
+        return await self.cluster.node(node).call(there)
 
     async def start(self, node: str, spec: Child[Any]) -> Any:
         """Starts a supervised actor on a node."""

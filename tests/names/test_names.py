@@ -124,6 +124,7 @@ def test_a_holder_that_was_suspended_past_its_lease_handles_nothing_more_and_wri
         await named.start("n2", orders(log))
         assert (await named.ask("n3", "where"))[0] == "n2"
         named.cluster.unpause("n1")
+        await asyncio.sleep(3)
         with pytest.raises(AspenError):
             await asleep
         with pytest.raises(NoProc):
@@ -245,7 +246,7 @@ def test_a_registrar_that_starts_anew_has_lost_no_name() -> None:
 
 def test_an_end_of_the_holder_is_told_to_who_monitors_the_name() -> None:
     async def scenario(named: Named) -> None:
-                class Watcher(Actor):
+        class Watcher(Actor):
             def __init__(self) -> None:
                 self._downs: list[Down] = []
 
@@ -269,9 +270,9 @@ def test_an_end_of_the_holder_is_told_to_who_monitors_the_name() -> None:
             assert [found for found, _ in downs] in ([], [number])
             return downs
 
-        assert [reason for _, reason in await named.at("n2", lambda: watch(1))] == ["noproc"]
+        assert [reason for _, reason in await named.at("n2", lambda: watch(5))] == ["noproc"]
         ref = await named.start("n1", orders())
-        watching = [asyncio.ensure_future(named.at(node, lambda: watch(5))) for node in ("n1", "n2")]
+        watching = [asyncio.ensure_future(named.at(node, lambda: watch(6))) for node in ("n1", "n2")]
         await asyncio.sleep(1)
         await named.at("n1", lambda: whereis_apps().terminate_child(ref))
         for watched in watching:
