@@ -19,7 +19,7 @@ from typing import Any, cast
 from aspen import limits
 from aspen.actor.behaviour import APPLY, CONTINUE, IDLE_TIMEOUT, INFO, INIT, RAISE, STOP, Behaviour
 from aspen.actor.bonds import order_of
-from aspen.actor.naming import Naming, Tombstone
+from aspen.actor.naming import Naming
 from aspen.actor.process import (
     DEAD,
     F_DEAD,
@@ -192,7 +192,12 @@ class System(Naming):
         return process
 
     async def _claim(
-        self, process: Process, name: Claimed, cls: type[Behaviour], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+        self,
+        process: Process,
+        name: Claimed,
+        cls: type[Behaviour],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
     ) -> Behaviour:
         """Makes an actor once it has its name."""
         await name.claim(self, process)

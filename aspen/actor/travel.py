@@ -10,10 +10,10 @@ from typing import Any
 
 from aspen import wire
 from aspen.actor.behaviour import Behaviour, classes
+from aspen.actor.naming import Tombstone
 from aspen.actor.process import DEAD, F_DEAD, Process
 from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref
 from aspen.actor.remote import RemoteProcess
-from aspen.actor.naming import Tombstone
 from aspen.actor.system import System, system_of, system_of_loop
 from aspen.errors import BadFrame, UsageError
 from aspen.types import Pid

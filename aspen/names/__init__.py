@@ -1,18 +1,19 @@
 """Names in the cluster: one holder each, on whichever node, fenced by a lease.
 
-    child(Orders, "db").opts(name="global:orders")              # in a tree: its start fails while another holds the name
-    singleton(child(Orders, "db").opts(name="global:orders"))   # stands by instead, on every node that has it
+    child(Orders, "db").opts(name="global:orders")             # in a tree; does not start while another holds the name
+    singleton(child(Orders, "db").opts(name="global:orders"))  # stands by instead, on every node that has it
 
-    orders = whereis(Orders, "global:orders")                   # on any node; looked up at each send
-    holder = await locate("global:orders")                      # now: pid, node, token; holder.ref is of this holder alone
+    orders = whereis(Orders, "global:orders")                  # on any node; looked up at each send
+    holder = await locate("global:orders")                     # pid, node, token; holder.ref is of this holder alone
 
-    await self.ctx.kv.put(b"next", b"8")                        # in the actor: written only while it holds the name
-    held(self.ctx).token                                        # for what else is to refuse an earlier holder
+    await self.ctx.kv.put(b"next", b"8")                       # in the actor: written only while it holds the name
+    held(self.ctx).token                                       # for what else is to refuse an earlier holder
 
 naming        the names themselves
 holding       `Names`: what a node's actors hold, and the checks; its docstring is the theory of operation
 following     who holds what, by a watch
 routing       sends to a name, whoever holds it
+pausing       pauses between tries
 singleton     one actor in the cluster, with standbys
 registrar     the actor that keeps this on a node
 """

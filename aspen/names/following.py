@@ -17,8 +17,8 @@ from aspen.kv.recipes.keys import items_of
 from aspen.kv.recipes.view import View
 from aspen.kv.tuples import span
 from aspen.kv.types import Event, KeyValue
-from aspen.limits import NAME_RETRY_MAX_S, NAME_RETRY_MIN_S
 from aspen.names.naming import SPACE, Holder, holder_of
+from aspen.names.pausing import Pauses
 
 log = logging.getLogger("aspen.names")
 
@@ -81,18 +81,18 @@ class Following:
 
     async def _follow(self) -> None:
         kv = kv_of(self._system)
-        pause_s = NAME_RETRY_MIN_S
+        pauses = Pauses(kv.draw)
         while True:
             try:
                 async with _Lines(kv) as lines:
-                    self._lines, pause_s = lines, NAME_RETRY_MIN_S
+                    self._lines = lines
+                    pauses.reset()
                     while True:
                         await lines.changed()
             except AspenError as error:
                 self._lines = None
                 log.info("the names are read again, as following them ended: %s", error)
-            await asyncio.sleep(pause_s * (0.5 + kv.draw() / 2))
-            pause_s = min(2 * pause_s, NAME_RETRY_MAX_S)
+            await pauses.pause()
 
 
 def _name(key: bytes) -> object:

@@ -1,18 +1,18 @@
 """`Names`: the names in the cluster as one node knows them: those that its actors hold, and the way to the others.
 
-A name is held as a lock is: by an entry in the store under a lease of its own, the oldest in its line; the revision that
-made the entry is the *token*, which grows from holder to holder. A holder keeps its name until it ends, so that a token
-is of one incarnation. Hence three checks, on unless a `ClusterName` says otherwise:
+A name is held as a lock is: by an entry in the store under a lease of its own, the oldest in its line; the revision
+that made the entry is the *token*, which grows from holder to holder. A holder keeps its name until it ends, so that a
+token is of one incarnation. Hence three checks, on unless a `ClusterName` says otherwise:
 
-- before each message, and whenever a handler goes on after an `await`, the holder's own clock is asked whether its lease
-  may have run out (`Hold.lapsed`); if so it ends with `NameLost`, and its callers get an error;
+- before each message, and whenever a handler goes on after an `await`, the holder's own clock is asked whether its
+  lease may have run out (`Hold.lapsed`); if so it ends with `NameLost`, and its callers get an error;
 - a message says for which token it is, and another is refused with `StaleEpoch` (`Office`);
 - what it writes with `ctx.kv` carries a condition on its entry (`aspen.kv.fencing`).
 
 The first two keep executions apart as far as clocks can; the third holds whatever the clocks do.
 
-All that is known here can be found again: of names that are held each process has its `Hold`, of others the store knows.
-So a `Registrar` that starts anew loses nothing.
+All that is known here can be found again: of names that are held each process has its `Hold`, of others the store
+knows. So a `Registrar` that starts anew loses nothing.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ from aspen.limits import (
     NAME_CLAIM_S,
     NAME_LOOKUP_S,
     NAME_RELEASE_S,
-    NAME_RETRY_MAX_S,
-    NAME_RETRY_MIN_S,
     NAME_STANDBY_S,
 )
 from aspen.names.following import Following
 from aspen.names.naming import ClusterName, Holder, Office, holder_of, names_of, value_of
+from aspen.names.pausing import Pauses
 from aspen.names.routing import Router
 from aspen.types import Pid
 
@@ -61,8 +60,8 @@ class Hold(Guard):
         if held is None or (held.is_held if self.name.guarded else not held.lease.is_lost):
             return None
         return NameLost(
-            f"{self.process.path} does not hold {str(self.name)!r} any more, or may not: its lease (token {held.token}) "
-            "has run out"
+            f"{self.process.path} does not hold {str(self.name)!r} any more, or may not: "
+            f"its lease (token {held.token}) has run out"
         )
 
     def kv(self) -> Kv:
@@ -157,22 +156,17 @@ class Names:
     async def _stand_in_line(self, hold: Hold) -> Held:
         """Waits for a name, for as long as it takes: what fails is tried again."""
         kv, space = kv_of(self.system), base("name", hold.name.name)
-        line = Line(
-            f"the name {str(hold.name)!r}", lambda lease, number: key_of(space, lease, number), span_of(space)
-        )
+        line = Line(f"the name {str(hold.name)!r}", lambda lease, number: key_of(space, lease, number), span_of(space))
         value = value_of(self.system, hold.process)
-        pause_s = NAME_RETRY_MIN_S
+        pauses = Pauses(kv.draw)
         while True:
             try:
                 await self._bury(kv, space)
-                claiming = Claiming(
-                    kv, line, ttl=hold.name.ttl, timeout=NAME_STANDBY_S, value=value, cancel=False
-                )
+                claiming = Claiming(kv, line, ttl=hold.name.ttl, timeout=NAME_STANDBY_S, value=value, cancel=False)
                 return await claiming.acquire()
             except AspenError as error:
                 log.info("%s stands in line for %s anew: %s", hold.process.path, hold.name, error)
-            await asyncio.sleep(pause_s * (0.5 + kv.draw() / 2))
-            pause_s = min(2 * pause_s, NAME_RETRY_MAX_S)
+            await pauses.pause()
 
     async def _bury(self, kv: Kv, space: bytes) -> None:
         """Takes out what earlier boots of this node held: they have ended, which their leases do not know yet."""

@@ -1,5 +1,5 @@
-"""`ClusterName`: a name of which the cluster has one holder; `Office`: the same, held under one token; `Holder`: who has
-it. What they do is the business of the node's `Names`.
+"""`ClusterName`: a name of which the cluster has one holder; `Office`: the same, held under one token; `Holder`: who
+has it. What they do is the business of the node's `Names`.
 """
 
 from __future__ import annotations

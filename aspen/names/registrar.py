@@ -1,8 +1,8 @@
 """`Registrar`: keeps the names in the cluster on its node.
 
-What it knows is kept by others too: see `Names`. So it may crash, and be started anew; the actors that hold names go on,
-and no name is lost. When the node stops it goes after the applications, and waits until their names are given up: then
-others have them at once.
+What it knows is kept by others too: see `Names`. So it may crash, and be started anew; the actors that hold names go
+on, and no name is lost. When the node stops it goes after the applications, and waits until their names are given up:
+then others have them at once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,4 @@ class Registrar(Actor):
 
     def format_status(self) -> dict[str, Any]:
         """The names that actors of this node hold, and with which tokens."""
-        return {
-            name: hold.held.token for name, hold in sorted(self._names.held.items()) if hold.held is not None
-        }
+        return {name: hold.held.token for name, hold in sorted(self._names.held.items()) if hold.held is not None}

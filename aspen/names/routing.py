@@ -1,9 +1,9 @@
 """`Router`: sends to whoever holds a name.
 
-`whereis(Orders, "global:orders")` leads here unless the holder is of the same node. A message goes at once to the holder
-that is known, under its token; the store is asked first when none is, or when the last call came back refused, and then
-everything that is sent to the name waits in order. Nothing is sent twice: who gets `StaleEpoch` or `NoProc` knows that
-it was not executed, and calls again.
+`whereis(Orders, "global:orders")` leads here unless the holder is of the same node. A message goes at once to the
+holder that is known, under its token; the store is asked first when none is, or when the last call came back refused,
+and then everything that is sent to the name waits in order. Nothing is sent twice: who gets `StaleEpoch` or `NoProc`
+knows that it was not executed, and calls again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aspen.actor import CLUSTER_WIDE, Process, Reply
+from aspen.actor.naming import Tombstone
 from aspen.actor.remote import RemoteProcess
 from aspen.actor.sending import deliver_call, put_stop, put_urgent, send_slow
-from aspen.actor.naming import Tombstone
 from aspen.errors import AspenError, NoConnection, NoProc, Overloaded, StaleEpoch, UsageError
 from aspen.limits import NAME_WAITING_MAX
 from aspen.names.naming import Holder

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from aspen import Actor, Child, DynamicSupervisor, Supervisor, call, cast, child, whereis
-from aspen.kv.options import PEER, StoreOptions
-from aspen.journal import JournalOptions
-from aspen.names import Registrar, held, singleton
 from aspen.distributed import Distribution, Joining, Seed
+from aspen.journal import JournalOptions
+from aspen.kv.options import PEER, StoreOptions
+from aspen.names import Registrar, held, singleton
 from aspen.replication.options import PeerOptions
 from aspen.sim import Cluster, SimNode
 from supervisors.kv import KvSupervisor

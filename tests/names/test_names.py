@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aspen import Actor, Down, DynamicSupervisor, call, info, kill, monitor, start, whereis
-from aspen.errors import ActorFailed, AlreadyRegistered, AspenError, LeaseLost, NoProc, StaleEpoch, UsageError
+from aspen.errors import ActorFailed, AlreadyRegistered, AspenError, LeaseLost, NoProc, StaleEpoch
 from aspen.kv import put
 from aspen.kv.fencing import FencedKv
 from aspen.names import Registrar, lines, locate
@@ -26,7 +26,9 @@ def test_a_name_is_one_holders_and_found_from_every_node() -> None:
             assert (holder.token, holder.node, holder.pid) == (token, "n1", ref._p.pid)
             assert holder.path == "/apps/orders"
         assert [await named.ask(node, "add") for node in ("n2", "n3", "n1")] == [1, 2, 3]
-        with pytest.raises(AlreadyRegistered, match=r"'global:orders' is held by /apps/orders <n1.1.\d+> on node n1") as no:
+        with pytest.raises(
+            AlreadyRegistered, match=r"'global:orders' is held by /apps/orders <n1.1.\d+> on node n1"
+        ) as no:
             await named.start("n2", orders())
         assert no.value.holder == ref._p.pid
         with pytest.raises(AlreadyRegistered):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aspen import child, pid_of, whereis
-from aspen.errors import ActorFailed, AspenError, CallTimeout, NoProc, UsageError
+from aspen import child, whereis
+from aspen.errors import ActorFailed, AspenError, UsageError
 from aspen.names import Singleton, lines, singleton
 from tests.names.rig import NAME, TTL_S, Named, Orders, Plain, run, single
 
