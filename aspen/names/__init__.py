@@ -72,5 +72,6 @@ __all__ = [
     "held",
     "lines",
     "locate",
+    "parse",
     "singleton",
 ]
