@@ -90,9 +90,11 @@ class Root(Supervisor):
 
 
 class Named(Stores):
-    """A cluster with a store and names; `apps` are further children of the root."""
+    """A cluster with a store and names; `apps` gives further children of a node's root."""
 
-    def __init__(self, cluster: Cluster, *apps: Child[Any], **options: Any) -> None:
+    def __init__(
+        self, cluster: Cluster, apps: Callable[[str], tuple[Child[Any], ...]] = lambda node: (), **options: Any
+    ) -> None:
         self.cluster = cluster
         names = tuple(cluster.nodes)
         peer = PeerOptions(voters=names, name=PEER, journal=JournalOptions(segment_bytes=64 * 1024))
@@ -103,7 +105,7 @@ class Named(Stores):
             assert ports is not None
             seeds = [Seed(other, f"sim://{other}") for other in names if other != node.name]
             joining = Joining(node.name, lambda: ports.peers, lambda: seeds)  # type: ignore[arg-type,return-value]
-            return child(Root, joining, store, apps)
+            return child(Root, joining, store, apps(node.name))
 
         self.main = main
 
@@ -147,7 +149,7 @@ def single(log: list[Any] | None = None, **options: Any) -> Child[Any]:
 def run(scenario: Callable[[Named], Awaitable[R]], *apps: Child[Any], nodes: int = 3, seed: int = 0) -> R:
     """Boots nodes and runs a scenario in the world."""
     with Cluster(seed, nodes) as cluster:
-        named = Named(cluster, *apps)
+        named = Named(cluster, lambda node: apps)
 
         async def whole() -> R:
             await named.boot()
