@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 from aspen.actor import System
 from aspen.actor.scheduler import Scheduler
 from aspen.kv.inside import kv_of
+from aspen.kv.recipes.held import Held
 from aspen.kv.recipes.keys import span_of
 from aspen.kv.txn import create_revision, delete
 from aspen.names.holding import Hold, Names
@@ -19,13 +20,8 @@ Plant = Callable[[Any, str, Any], None]
 
 
 def no_dispatch_check(plant: Plant) -> None:
-    """Nobody asks a clock before a message is handled: an actor ends when the loss is noticed."""
-    lapsed = Hold.lapsed
-
-    def noticed(self: Any) -> Any:
-        return lapsed(self) if self.held is not None and self.held.lease.is_lost else None
-
-    plant(Hold, "lapsed", noticed)
+    """Nobody asks the holder's clock: it goes on."""
+    plant(Hold, "lapsed", lambda self: None)
 
 
 def not_asked_after_an_await(plant: Plant) -> None:
@@ -35,7 +31,7 @@ def not_asked_after_an_await(plant: Plant) -> None:
 
 
 def no_fence(plant: Plant) -> None:
-    """What a holder writes has no condition. Its clock is not asked either: it may stop between that and the write."""
+    """What a holder writes has no condition."""
     plant(Hold, "kv", lambda self: kv_of(self.process.system))
 
 
@@ -86,4 +82,21 @@ BUGS: dict[str, Callable[[Plant], None]] = {
     )
 }
 
-planted = partial(planted_of, BUGS)
+
+def heedless(plant: Plant) -> None:
+    """No bug of names: holders that look at no clock, as one does that is suspended right after it has looked. They
+    overlap, and what they do must not."""
+    plant(Hold, "lapsed", lambda self: None)
+    plant(Held, "verify", lambda self: None)
+
+
+def planted(bug: str, heed: bool) -> AbstractContextManager[None]:
+    """Has a bug planted, if one is named, among holders that pay heed or do not."""
+
+    def both(plant: Plant) -> None:
+        if not heed:
+            heedless(plant)
+        if bug:
+            BUGS[bug](plant)
+
+    return planted_of({"both": both}, "both")
