@@ -200,6 +200,11 @@ class Claimed(Via):
         """Returns when the process, whose actor is not made yet, holds the name. Raises AlreadyRegistered."""
 
 
+def is_cluster_wide(name: object) -> bool:
+    """Whether a name has one holder in the whole cluster, and so means the same on every node."""
+    return isinstance(name, Claimed) or (type(name) is str and name.startswith(CLUSTER_WIDE))
+
+
 class Guard(ABC):
     """Says whether an actor may act still. Kept in `Extra.guard`; asked while F_GUARDED is set."""
 

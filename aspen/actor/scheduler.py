@@ -325,7 +325,9 @@ class Scheduler:
                         args[1].fail(no_proc(process, "sys"))
                     continue
                 system.signals[name](process, *args)
-        if process.wake == DEAD or (self._lapsed(process) and process.wake == DEAD):
+        if process.flags & F_GUARDED:
+            self._lapsed(process)
+        if process.wake == DEAD:
             return False
         if process.task is not None:
             return True
@@ -355,7 +357,7 @@ class Scheduler:
 
     def _lapsed(self, process: Process) -> bool:
         """Ends a process whose guard says that it may act no more."""
-        if not process.flags & F_GUARDED or process.flags & F_EXITING:
+        if process.flags & F_EXITING:
             return False
         guard = process.more().guard
         reason = guard.lapsed() if guard is not None else None
@@ -379,7 +381,7 @@ class Scheduler:
         """A slot's worth of messages, one by one: urgent ones first, traced and counted."""
         slot_end = self.mono_ns() + _SLOT_NS
         for count in range(_SLOT_MESSAGES):
-            if self._lapsed(process):
+            if process.flags & F_GUARDED and self._lapsed(process):
                 return
             urgent = process.urgent
             if urgent:

@@ -155,13 +155,17 @@ class System(Naming):
         process.flags = self._flags
         if self.observer is not None:
             self.observer(process, "start", process.blueprint.kind, args)
-        claimed = self.via_of(name)
-        if name is not None and not isinstance(claimed, Claimed):
-            self.register(name, process)
+        claimed: Claimed | None = None
+        if name is not None:
+            via = self.via_of(name)
+            if isinstance(via, Claimed):
+                claimed = via
+            else:
+                self.register(name, process)
         self.table[serial] = process
         if link and parent is not None:
             self.link(parent, process)
-        if isinstance(claimed, Claimed):
+        if claimed is not None:
             # The name comes first, as with others; until it has come, the start is under way.
             process.starting = Reply(process, NEVER_NS)
             put_urgent(process, INIT, (lambda: self._claim(process, claimed, cls, args, kwargs),))

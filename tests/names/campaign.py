@@ -8,8 +8,8 @@ Clocks are off by at most LEASE_DRIFT. Planted bugs, by the option `bug`, are in
 The actor works slowly, so that it is often in the middle of something when its node is cut off, suspended or stopped.
 The judge holds: nobody begins or goes on with anything after a later holder has started; what holders write to the
 store is in the order of their tokens; what was sent to one token is handled by that; a name is given up by the dead
-alone; and when everything is healed, one runs and the others stand by. In a third of the runs holders pay no heed to any clock:
-then they overlap, and what they write must not.
+alone; and when everything is healed, one runs and the others stand by. In a third of the runs holders pay no heed to
+any clock: then they overlap, and what they write must not.
 """
 
 from __future__ import annotations

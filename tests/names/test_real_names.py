@@ -1,4 +1,4 @@
-"""Three real nodes, one of them killed by force: the singleton runs elsewhere, and nothing of the old one comes late."""
+"""Three real nodes, one of them killed by force: the singleton runs elsewhere, and nothing of the old comes late."""
 
 from __future__ import annotations
 
