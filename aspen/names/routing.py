@@ -102,7 +102,7 @@ class Router:
 
     def link(self, one: Process, target: RemoteProcess) -> None:
         """Raises UsageError: holders come and go, and a link is between two lives."""
-        raise UsageError(f"{target.path} is a name; link to its holder, (await locate(...)).ref, or monitor the name")
+        raise UsageError(f"{target.path} is a name; link to a ref that its holder gives of itself, or monitor the name")
 
     def unlink(self, one: Process, target: RemoteProcess) -> None:
         """Nothing is linked."""

@@ -8,12 +8,25 @@ from typing import Any
 
 import pytest
 
-from aspen import Actor, Down, DynamicSupervisor, call, info, kill, monitor, start, whereis
-from aspen.errors import ActorFailed, AlreadyRegistered, AspenError, LeaseLost, NoProc, StaleEpoch
+from aspen import Actor, Down, DynamicSupervisor, call, child, info, kill, monitor, start, start_child, whereis
+from aspen.actor import system_of_loop
+from aspen.distributed import start_on, whereis_on
+from aspen.errors import (
+    ActorFailed,
+    AlreadyRegistered,
+    AspenError,
+    LeaseLost,
+    NoProc,
+    StaleEpoch,
+    StartFailed,
+    UsageError,
+)
 from aspen.kv import put
 from aspen.kv.fencing import FencedKv
-from aspen.names import Registrar, lines, locate
-from tests.names.rig import NAME, TTL_S, Named, Orders, orders, run
+from aspen.limits import NAME_WAITING_MAX
+from aspen.names import ClusterName, Registrar, held, lines, locate
+from aspen.names.naming import names_of
+from tests.names.rig import NAME, TTL_S, Named, Orders, Plain, orders, run
 
 
 def test_a_name_is_one_holders_and_found_from_every_node() -> None:
@@ -286,3 +299,125 @@ def test_an_end_of_the_holder_is_told_to_who_monitors_the_name() -> None:
         assert [reason for _, reason in await lost] == ["noconnection"]
 
     run(scenario)
+
+
+def test_a_name_that_is_sent_along_means_the_same_on_the_other_node() -> None:
+    async def scenario(named: Named) -> None:
+        class Caller(Actor):
+            @call
+            async def relay(self, orders: Any) -> int:
+                found: int = await orders.add()
+                return found
+
+        await named.start("n1", orders())
+
+        async def work() -> list[int]:
+            caller = await start_on("n3", Caller)
+            pinned = (await locate(NAME)).ref
+            there = whereis_on("n3", Orders, NAME)
+            return [await caller.relay(ref) for ref in (whereis(Orders, NAME), pinned)] + [await there.add()]
+
+        assert await named.at("n2", work) == [1, 2, 3]
+        assert await named.at("n1", work) == [4, 5, 6]
+
+    run(scenario)
+
+
+def test_what_is_sent_while_the_holder_is_looked_for_arrives_in_order() -> None:
+    async def scenario(named: Named) -> None:
+        await named.start("n1", orders())
+
+        async def work() -> list[int]:
+            ref = whereis(Orders, NAME)
+            replies = []
+            for _ in range(5):
+                replies.append(ref.add())
+                ref.bump()
+            return [await reply for reply in replies]
+
+        assert await named.at("n2", work) == [1, 3, 5, 7, 9]
+
+        async def flood() -> list[str]:
+            names = names_of(system_of_loop())
+            names.following.close()  # so that each lookup goes to the store
+            ref = whereis(Orders, NAME)
+            replies = [ref.add() for _ in range(NAME_WAITING_MAX + 2)]
+            answers = await asyncio.gather(*replies, return_exceptions=True)
+            return [type(answer).__name__ for answer in answers]
+
+        kinds = await named.at("n3", flood)
+        assert kinds == ["int"] * NAME_WAITING_MAX + ["Overloaded"] * 2
+
+    run(scenario)
+
+
+def test_the_checks_can_be_switched_off_one_by_one() -> None:
+    async def scenario(named: Named) -> None:
+        ref = await named.start("n1", orders(fenced=False))
+        assert type(ref._p.extra.guard.kv()) is not FencedKv
+        holder = await named.at("n1", lambda: locate(NAME))
+        lease = ref._p.extra.guard.held.lease
+        lease.valid_until_ns = 0
+        with pytest.raises(NoProc):
+            await named.at("n1", lambda: holder.ref.add())
+        assert not ref._p.alive
+        ref = await named.start("n1", orders(guarded=False))
+        assert type(ref._p.extra.guard.kv()) is FencedKv
+        ref._p.extra.guard.held.lease.valid_until_ns = 0
+        assert await named.at("n1", ref.add) == 1
+
+    run(scenario)
+
+
+def test_names_that_cannot_be() -> None:
+    async def scenario(named: Named) -> None:
+        class Greedy(Actor):
+            def __init__(self, what: str) -> None:
+                if what == "register":
+                    self.ctx.register(NAME)
+                elif what == "held":
+                    held(self.ctx)
+
+        async def begin(what: str, name: str | None = None) -> Any:
+            return await start_child(child(Greedy, what).opts(name=name) if name else child(Greedy, what))
+
+        with pytest.raises(StartFailed) as no:
+            await named.at("n1", lambda: begin("register"))
+        assert "takes no name in the cluster any more" in str(no.value.__cause__)
+        with pytest.raises(StartFailed) as no:
+            await named.at("n1", lambda: begin("held"))
+        assert "has no name in the cluster" in str(no.value.__cause__)
+        ref = await named.at("n1", lambda: begin("", "global:greedy"))
+        with pytest.raises(UsageError, match="keeps the name 'global:greedy' until it ends"):
+            ref._p.system.unregister("global:greedy", ref._p)
+        with pytest.raises(UsageError, match="a text that is not empty"):
+            await named.at("n1", lambda: begin("", "global:"))
+        with pytest.raises(StartFailed, match="is a name; link to a ref that its holder gives of itself"):
+            await named.at("n2", lambda: start_child(child(Linked)))
+
+    class Linked(Actor):
+        def __init__(self) -> None:
+            self.ctx.link(whereis(Orders, "global:greedy"))
+
+    run(scenario)
+
+
+def test_without_a_cluster_there_are_no_such_names(system: Any, world: Any) -> None:
+    async def scenario() -> None:
+        with pytest.raises(UsageError, match=r"'global:orders' is a name in a cluster, and node .* is in none"):
+            await start_child(child(Plain).opts(name=NAME))
+        with pytest.raises(UsageError, match="is in none"):
+            await whereis(Orders, NAME).add()
+        plain = await start(Plain)
+        with pytest.raises(ActorFailed, match="is in no cluster, so it has no store"):
+            await plain.write(b"k")
+        with pytest.raises(NoProc, match="registrar has not started"):
+            await locate(NAME)
+
+    world.run(scenario())
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 2.5])
+def test_a_time_that_no_lease_has(ttl: Any) -> None:
+    with pytest.raises(UsageError, match="whole seconds, at least 1"):
+        ClusterName("x", ttl=ttl)
