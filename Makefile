@@ -10,7 +10,7 @@ PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python $(HOME)/.pyenv/v
 	$(filter-out %shims/python3.12 %shims/python3.13,$(shell command -v python3.12; command -v python3.13))
 
 # pdoc documents what `__all__` names; the modules behind a package's names have the guides, so they are named here.
-DOCUMENTED := ./aspen $(addprefix aspen.,errors types limits traits trust wire actor sim node node.config node.reports otp kv blocking) \
+DOCUMENTED := ./aspen $(addprefix aspen.,errors types limits traits trust wire actor sim node node.config node.reports otp kv names blocking) \
 	$(addprefix aspen.otp.,actor starting supervisor dynamic parent partition application state_machine states task \
 	event_manager registry tree) \
 	$(addprefix aspen.kv.,client interactive txn types tuples watch holding recipes) supervisors

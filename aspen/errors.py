@@ -4,8 +4,8 @@ The docstrings tell neighbours apart and say whose fault each is:
 
 - the *caller's* (`UsageError`, `CallCycle`, `NotEncodable`, `ConfigError`, `PlanError`): change the program, or
   the file;
-- *unavailable* (`CallTimeout`, `NoProc`, `NoConnection`, `Overloaded`): may be tried again, and only
-  `NoProc` and `Overloaded` promise that the request was not executed;
+- *unavailable* (`CallTimeout`, `NoProc`, `NoConnection`, `Overloaded`, `StaleEpoch`): may be tried again, and only
+  `NoProc`, `Overloaded` and `StaleEpoch` promise that the request was not executed;
 - the *callee's* (`ActorFailed`, `StartFailed`, `UnhandledEvent`): its cause is the exception that was raised there;
 - a *broken invariant* (`InvariantBroken`): a bug in Aspen; the actor that meets it crashes.
 """
@@ -73,6 +73,13 @@ class NotUnderstood(CallError):
     """The other node has not imported a class of the message, or has another version of it. Nothing else is affected.
 
     Says which class, what to do, and whether the call was executed.
+    """
+
+
+class StaleEpoch(CallError):
+    """The message was for a holder of a name in the cluster that holds it no more, or may not. Not executed.
+
+    Call again through `whereis()`, which finds the holder of the next epoch.
     """
 
 
@@ -250,6 +257,10 @@ class LeaseExists(KvError):
 
 class LeaseLost(AspenError):
     """It is not certain any more that a lease has not ended: give up what it protects."""
+
+
+class NameLost(LeaseLost):
+    """An actor does not hold its name in the cluster any more, or may not: it ends, and another may have it."""
 
 
 class ClaimLost(AspenError):

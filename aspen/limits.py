@@ -1037,6 +1037,28 @@ RECIPE_TTL_S = 10
 RECIPE_WAIT_S = 60.0
 """How long one waits for a lock, a permit, an office or others at a barrier, unless it is told otherwise."""
 
+NAME_TTL_S = 10
+"""An actor's name in the cluster is free so long after its node has died, unless it is told otherwise."""
+
+NAME_CLAIM_S = 10.0
+"""How long the start of an actor tries to take a name in the cluster, when the store does not answer."""
+
+NAME_STANDBY_S = 86_400.0
+"""A standby that has waited for so long takes a new place in line."""
+
+NAME_RETRY_MIN_S = 0.2
+NAME_RETRY_MAX_S = 5.0
+"""Pauses of what tries again to reach the store for a name."""
+
+NAME_RELEASE_S = 3.0
+"""How long the next claim of a name, and the end of a node, wait for the name to be given up."""
+
+NAME_LOOKUP_S = 4.0
+"""How long it may take to find out who holds a name."""
+
+NAME_WAITING_MAX = 1_024
+"""Messages to one name that may wait until its holder is known; a call beyond is `Overloaded`."""
+
 LOCK_COMMAND_GRACE_S = 2.0
 """A command whose lock is lost has so long to end by itself."""
 
@@ -1166,6 +1188,9 @@ _check(
 _check(RECIPE_TTL_S > LEASE_TTL_MIN_S and QUEUE_VISIBILITY_S > LEASE_TTL_MIN_S, "what is asked for is granted")
 _check(QUEUE_PUSH_MAX <= KV_TXN_OPERATIONS_MAX, "what is put in at once fits a transaction")
 _check(QUEUE_TAKE_MAX * 2 <= KV_TXN_OPERATIONS_MAX, "two conditions and two operations for each item that is taken")
+_check(NAME_TTL_S > LEASE_TTL_MIN_S, "the time of a name is granted as it is asked for")
+_check(NAME_LOOKUP_S < CALL_TIMEOUT_S, "who calls a name learns that it could not be looked up")
+_check(NAME_RELEASE_S > LEASE_REVOKE_S, "a name is given up before the next claim stops waiting for that")
 _check(RECIPE_NAME_BYTES_MAX * 2 + 1_024 < KV_KEY_BYTES_MAX, "a name, however it is escaped, fits a key")
 _check(KV_CLIENT_BACKOFF_MAX_S * 4 < KV_CLIENT_TIMEOUT_S, "a client tries more than once")
 _check(KV_CLIENT_TIMEOUT_S * 10 < KV_SESSION_S, "no session ends under a command that is retried")

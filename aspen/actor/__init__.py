@@ -7,7 +7,8 @@
     refs        generated references; `sending` the long ways of a send
     waiting     who waits for whom, and the cycles that are broken
     scheduler   run queue, turns, slots, timers
-    system      the actors of one node: start, handlers, the end; on `bonds`: links, monitors, signals; on `records`
+    system      the actors of one node: start, handlers, the end; on `naming`, `bonds` (links, monitors, signals)
+                and `records`
     travel      how references go through the codec
     context     an actor's hold on all this, `self.ctx`
 
@@ -19,7 +20,7 @@ goes into the reply, which makes its waiter runnable.
 from aspen.actor import travel as _travel  # noqa: F401 -- teaches the codec how refs travel
 from aspen.actor.behaviour import UNBOUNDED, Behaviour, Blueprint, HandlerSpec, state_of
 from aspen.actor.context import Context, Every, ReplyHandle, defer
-from aspen.actor.process import Process, Via
+from aspen.actor.process import CLUSTER_WIDE, Claimed, Guard, Process, Via
 from aspen.actor.records import abbreviate
 from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref, pid_of, process_of
 from aspen.actor.reply import Notice, Reply
@@ -29,12 +30,15 @@ from aspen.actor.system import System, system_of, system_of_loop, system_on
 from aspen.actor.waiting import current_process
 
 __all__ = [
+    "CLUSTER_WIDE",
     "UNBOUNDED",
     "ActorRef",
     "Behaviour",
     "Blueprint",
+    "Claimed",
     "Context",
     "Every",
+    "Guard",
     "HandlerSpec",
     "NamedRef",
     "Notice",

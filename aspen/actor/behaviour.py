@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -205,7 +205,10 @@ def _raise(actor: Behaviour, error: BaseException) -> Any:
     raise error
 
 
-async def _init(actor: Behaviour) -> None:
+async def _init(actor: Behaviour, birth: Callable[[], Awaitable[Behaviour]] | None = None) -> None:
+    """`birth` makes an actor that was not there when this message was queued."""
+    if birth is not None:
+        actor = await birth()
     await actor.init()
 
 

@@ -30,6 +30,7 @@ class Bonds(Records):
             "exit": self._on_exit,
             "down": self._on_down,
             "run": self._on_run,
+            "look": lambda process: None,  # The slot that it brings asks the guard.
         }
         self._monitor = 0
 

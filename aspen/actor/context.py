@@ -65,6 +65,21 @@ class Context:
     def trap_exit(self, value: bool) -> None:
         self._process.trap_exit = value
 
+    @property
+    def kv(self) -> Any:
+        """The client of the cluster's store, an `aspen.kv.Kv`, which the node's actors share. What an actor with a name
+        in the cluster writes with it happens only while it holds the name.
+
+        Raises:
+            UsageError: the node takes part in no cluster.
+        """
+        system = self._process.system
+        if system.kv_for is None:
+            raise UsageError(
+                f"node {system.name} is in no cluster, so it has no store; use `aspen up`, or --cluster NAME"
+            )
+        return system.kv_for(self._process)
+
     # -- other actors ----------------------------------------------------------------------------------
 
     def link(self, ref: object) -> None:

@@ -21,6 +21,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from aspen.actor.reply import NEVER_NS, Reply
+from aspen.errors import CallError, NoProc
 from aspen.types import Pid
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ F_UNBORN: Final = 512
 """It constructs itself in its first slot, from `birth`."""
 F_OBSERVED: Final = 1024
 """Simulation is told what it does."""
+F_GUARDED: Final = 2048
+"""Its guard is asked before each message, and at each step of a handler, whether it may act still."""
+
+CLUSTER_WIDE: Final = "global:"
+"""What a name begins with that has one holder in the whole cluster."""
 
 DEFERRED_KEPT_MIN: Final = 64
 
@@ -179,11 +185,44 @@ class Via(ABC):
     def whereis(self, system: System) -> Process | None:
         """The holder of the name now."""
 
+    def absent(self, system: System, handler: str) -> CallError:
+        """What a call from another node fails with while nobody holds the name."""
+        return NoProc(f"nobody is called {self!r} on node {system.name}; {handler} was not executed")
+
+
+class Claimed(Via):
+    """A name that has to be asked for before its actor is made, which may take long."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def claim(self, system: System, process: Process) -> None:
+        """Returns when the process, whose actor is not made yet, holds the name. Raises AlreadyRegistered."""
+
+
+def is_cluster_wide(name: object) -> bool:
+    """Whether a name has one holder in the whole cluster, and so means the same on every node."""
+    return isinstance(name, Claimed) or (type(name) is str and name.startswith(CLUSTER_WIDE))
+
+
+class Guard(ABC):
+    """Says whether an actor may act still. Kept in `Extra.guard`; asked while F_GUARDED is set."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def lapsed(self) -> object | None:
+        """The reason to end its actor for, at once and before it takes another step; None: it may act."""
+
+    @abstractmethod
+    def kv(self) -> Any:
+        """The client of the store that its actor has as `ctx.kv`."""
+
 
 class Extra:
     """Fields that few actors use, kept apart so that an idle actor stays small."""
 
-    __slots__ = ("deferred", "deferred_kept", "idle_ns", "idle_timer", "last_ns", "names", "timers")
+    __slots__ = ("deferred", "deferred_kept", "guard", "idle_ns", "idle_timer", "last_ns", "names", "timers")
 
     def __init__(self) -> None:
         self.timers: set[TimerEntry] = set()
@@ -195,6 +234,7 @@ class Extra:
         self.idle_ns: int | None = None
         self.idle_timer: TimerEntry | None = None
         self.last_ns = 0
+        self.guard: Guard | None = None
 
     def defer(self, reply: Reply[Any]) -> None:
         """Notes a call that is to be answered later; those whose callers have given up are dropped in time."""

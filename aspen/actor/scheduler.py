@@ -30,6 +30,7 @@ from aspen.actor.process import (
     F_DEAD,
     F_DEBUG,
     F_EXITING,
+    F_GUARDED,
     F_IDLE,
     F_OBSERVED,
     F_STOPPING,
@@ -324,6 +325,8 @@ class Scheduler:
                         args[1].fail(no_proc(process, "sys"))
                     continue
                 system.signals[name](process, *args)
+        if process.flags & F_GUARDED:
+            self._lapsed(process)
         if process.wake == DEAD:
             return False
         if process.task is not None:
@@ -343,13 +346,24 @@ class Scheduler:
                 process.wake = PARKED
                 return False
             self._stop_first(process)
-        if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT | F_OBSERVED):
+        if process.flags & (F_URGENT | F_DEBUG | F_IDLE | F_STRICT | F_OBSERVED | F_GUARDED):
             self._slow_messages(process)
             if process.flags & F_IDLE and process.wake == QUEUED and process.task is None:
                 system.arm_idle(process)
             if process.wake == QUEUED:
                 self._end_slot(process)
             return False
+        return True
+
+    def _lapsed(self, process: Process) -> bool:
+        """Ends a process whose guard says that it may act no more."""
+        if process.flags & F_EXITING:
+            return False
+        guard = process.more().guard
+        reason = guard.lapsed() if guard is not None else None
+        if reason is None:
+            return False
+        self.system.end(process, reason, terminate=True)
         return True
 
     @staticmethod
@@ -367,6 +381,8 @@ class Scheduler:
         """A slot's worth of messages, one by one: urgent ones first, traced and counted."""
         slot_end = self.mono_ns() + _SLOT_NS
         for count in range(_SLOT_MESSAGES):
+            if process.flags & F_GUARDED and self._lapsed(process):
+                return
             urgent = process.urgent
             if urgent:
                 message = urgent.popleft()

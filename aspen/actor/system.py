@@ -1,7 +1,7 @@
 """`System`: the actors of one node incarnation, and what happens between them.
 
 It owns the process table, the scheduler and the local names: how processes start, run handlers to their end, and end.
-`bonds` has links, monitors and signals; `records` what is kept of crashes and dead letters.
+`naming` has the names, `bonds` links, monitors and signals; `records` what is kept of crashes and dead letters.
 
 A process *ends* in one place, `_die`: names are given up first, then links and monitors are told, then
 waiting mail is refused. Whoever learns of the end finds the name free.
@@ -14,24 +14,27 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from aspen import limits
 from aspen.actor.behaviour import APPLY, CONTINUE, IDLE_TIMEOUT, INFO, INIT, RAISE, STOP, Behaviour
-from aspen.actor.bonds import Bonds, order_of
+from aspen.actor.bonds import order_of
+from aspen.actor.naming import Naming
 from aspen.actor.process import (
     DEAD,
     F_DEAD,
     F_EXITING,
+    F_GUARDED,
     F_IDLE,
     F_OBSERVED,
     F_STRICT,
     F_UNBORN,
     F_URGENT,
     NO_MAIL,
+    Claimed,
+    Guard,
     Message,
     Process,
-    Via,
 )
 from aspen.actor.refs import make_ref
 from aspen.actor.remote import Far
@@ -75,11 +78,7 @@ _KERNEL_MESSAGES = (INFO, STOP, IDLE_TIMEOUT, INIT, CONTINUE, RAISE)
 """What is in the urgent lane for the process's own sake; no dead letter when it ends first."""
 
 
-class Tombstone(Behaviour):
-    """Stands where a name has no holder."""
-
-
-class System(Bonds):
+class System(Naming):
     """The actors of one node incarnation. All methods run on the thread of its loop."""
 
     def __init__(
@@ -107,11 +106,12 @@ class System(Bonds):
         """What every process begins with."""
         self.scheduler = Scheduler(self, choose)
         self.table: dict[int, Process] = {}
-        self.names: dict[object, Process] = {}
         self.tables: dict[str, Any] = {}
         """Tables that behaviours share within the node, as `Registry` does; by name."""
         self.far: Far | None = None
         """The way to other nodes, when there is one."""
+        self.kv_for: Callable[[Process], Any] | None = None
+        """The client of the store that an actor has, when there is a way to one."""
         self.root: Process | None = None
         """The top supervisor, where paths begin."""
         self._serial = 0
@@ -155,11 +155,21 @@ class System(Bonds):
         process.flags = self._flags
         if self.observer is not None:
             self.observer(process, "start", process.blueprint.kind, args)
+        claimed: Claimed | None = None
         if name is not None:
-            self.register(name, process)
+            via = self.via_of(name)
+            if isinstance(via, Claimed):
+                claimed = via
+            else:
+                self.register(name, process)
         self.table[serial] = process
         if link and parent is not None:
             self.link(parent, process)
+        if claimed is not None:
+            # The name comes first, as with others; until it has come, the start is under way.
+            process.starting = Reply(process, NEVER_NS)
+            put_urgent(process, INIT, (lambda: self._claim(process, claimed, cls, args, kwargs),))
+            return process
         if not at_once:
             process.starting = UNAWAITED
             process.birth = (args, kwargs)
@@ -184,6 +194,28 @@ class System(Bonds):
             if process.urgent is not None:
                 process.urgent.rotate(1)  # before what the constructor put there with `continue_`
         return process
+
+    async def _claim(
+        self,
+        process: Process,
+        name: Claimed,
+        cls: type[Behaviour],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+    ) -> Behaviour:
+        """Makes an actor once it has its name."""
+        await name.claim(self, process)
+        self._construct(process, cls, args, kwargs)
+        return cast("Behaviour", process.actor)
+
+    def guard(self, process: Process, guard: Guard) -> None:
+        """Has a guard asked from now on whether a process may act still."""
+        process.more().guard = guard
+        process.flags |= F_GUARDED
+
+    def look_at(self, process: Process) -> None:
+        """Has the guard of a process asked soon, also while a handler awaits."""
+        self.signal(process, "look", ())
 
     def construct_itself(self, process: Process) -> None:
         """The first thing that a process does which was made with `at_once=False`."""
@@ -249,7 +281,7 @@ class System(Bonds):
             self._report(process, reason, (INIT, (), None))
             self._unstarted(process, reason)
             return
-        if isinstance(error, Ignore):
+        if isinstance(error, Ignore) or (isinstance(error, AlreadyRegistered) and process.actor is None):
             failure: BaseException = error
             reason = NORMAL
         else:
@@ -432,47 +464,7 @@ class System(Bonds):
         except BaseException as error:
             self._report(process, error, task.message)
 
-    # -- names, timers -----------------------------------------------------------------------------------------
-
-    def register(self, name: object, process: Process) -> None:
-        """Gives a live process a name on this node; given up when it ends.
-
-        Raises:
-            AlreadyRegistered: a live process has it, perhaps this one.
-            UsageError: the process has ended.
-        """
-        if process.wake == DEAD:
-            raise UsageError(f"{process.path} has ended and cannot take the name {name!r}")
-        if isinstance(name, Via):
-            name.register(self, process)
-            return
-        holder = self.names.get(name)
-        if holder is not None:
-            raise AlreadyRegistered(f"the name {name!r} is held by {holder.path} {holder.pid}", holder.pid)
-        self.names[name] = process
-        if self.observer is not None:
-            self.observer(process, "name", str(name), None)
-        process.more().names.append(lambda: self.unregister(name, process))
-
-    def unregister(self, name: object, process: Process) -> None:
-        """Gives a name up, if this process holds it."""
-        if isinstance(name, Via):
-            name.unregister(self, process)
-        elif self.names.get(name) is process:
-            del self.names[name]
-            if self.observer is not None:
-                self.observer(process, "unname", str(name), None)
-
-    def whereis(self, name: object) -> Process | None:
-        """The holder of a name."""
-        process = self.names.get(name)
-        return name.whereis(self) if process is None and isinstance(name, Via) else process
-
-    def tombstone(self, name: object) -> Process:
-        """A dead process that stands for a name nobody holds."""
-        process = Process(self, 0, Tombstone.blueprint, f"{name!r}")
-        process.wake, process.flags = DEAD, F_DEAD
-        return process
+    # -- pids, timers -----------------------------------------------------------------------------------------
 
     def find(self, pid: Pid) -> Process | None:
         """The live process with this pid."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from aspen import wire
 from aspen.actor.behaviour import Behaviour, classes
-from aspen.actor.process import DEAD, F_DEAD, Process
+from aspen.actor.naming import Tombstone
+from aspen.actor.process import DEAD, F_DEAD, Process, is_cluster_wide
 from aspen.actor.refs import ActorRef, NamedRef, make_named_ref, make_ref
 from aspen.actor.remote import RemoteProcess
-from aspen.actor.system import System, Tombstone, system_of, system_of_loop
+from aspen.actor.system import System, system_of, system_of_loop
 from aspen.errors import BadFrame, UsageError
 from aspen.types import Pid
 
@@ -32,6 +33,8 @@ def _from_fields(fields: Sequence[Any]) -> ActorRef:
     if not isinstance(pid, Pid) or not isinstance(kind, str):
         raise BadFrame("a reference must hold a pid and a class")
     system = _here(pid)
+    if is_cluster_wide(name):
+        return make_named_ref(system, class_of(kind).blueprint, name)
     if pid.node != system.node:
         if system.far is None:
             raise BadFrame(f"the node of {pid} is not connected: this one is not part of a cluster")

@@ -14,6 +14,7 @@
     kv_watch  aspen kv watch
     member    aspen member
     coordinate  aspen lock, aspen elect
+    names     aspen names
     sim       aspen sim
     show      how results look
 
@@ -23,10 +24,26 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not reachable, 4 not a
 
 from __future__ import annotations
 
-from aspen.cli import attach, bench, coordinate, keys, kv, kv_watch, lease, member, node, operate, run, sim, ticket, up
+from aspen.cli import (
+    attach,
+    bench,
+    coordinate,
+    keys,
+    kv,
+    kv_watch,
+    lease,
+    member,
+    names,
+    node,
+    operate,
+    run,
+    sim,
+    ticket,
+    up,
+)
 from aspen.cli.app import aspen, main
 
-for _module in (attach, bench, coordinate, keys, kv, lease, member, node, operate, run, sim, ticket, up):
+for _module in (attach, bench, coordinate, keys, kv, lease, member, names, node, operate, run, sim, ticket, up):
     _module.add_to(aspen)
 kv_watch.add_to(kv.kv)
 

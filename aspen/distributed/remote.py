@@ -23,7 +23,8 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from aspen import wire
-from aspen.actor import Process, Reply, System, make_ref
+from aspen.actor import Process, Reply, System, Via, make_ref
+from aspen.actor.naming import Tombstone
 from aspen.actor.process import DEAD
 from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice
@@ -392,7 +393,11 @@ class Remote:
         deadline = NEVER_NS if left_ns is None else self.system.scheduler.mono_ns() + left_ns
         reply = FarCaller(self, peer, id, target, deadline)
         if target.wake == DEAD:
-            reply.fail(NoProc(f"{target.path} is not running on node {self.system.name}; {name} was not executed"))
+            called = address[3]
+            if isinstance(called, Via):
+                reply.fail(called.absent(self.system, name))
+            else:
+                reply.fail(NoProc(f"{target.path} is not running on node {self.system.name}; {name} was not executed"))
             return
         why = mismatch(target, name, args, is_call=True)
         if why is not None:
@@ -502,7 +507,7 @@ class Remote:
         parent_kind: str,
     ) -> None:
         cls = class_of(kind)
-        if cls.__module__ == "aspen.actor.system":
+        if cls is Tombstone:
             missing = f"node {self.system.name} has no actor class {kind!r}; import it there"
             self.answer(peer, id, UsageError(missing), None)
             return

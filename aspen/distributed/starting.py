@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 from aspen.actor import System, make_named_ref, make_ref, system_of_loop
+from aspen.actor.process import is_cluster_wide
 from aspen.actor.remote import Far
 from aspen.distributed.distribution import distribution_of
 from aspen.distributed.remote import Remote
@@ -47,10 +48,11 @@ async def _start(node: str, spec: Child[A], *, link: bool) -> A:
 
 
 def whereis_on(node: str, cls: type[A], name: object) -> A:
-    """A ref to whoever holds `name` on that node, looked up there at each send. `cls` gives the methods."""
+    """A ref to whoever holds `name` on that node, looked up there at each send. `cls` gives the methods.
+    A name that begins with `global:` is looked up in the cluster, whichever node that is."""
     system = system_of_loop()
     blueprint = child(cls).cls.blueprint
-    if node in (system.name, system.node):
+    if node in (system.name, system.node) or is_cluster_wide(name):
         return cast("A", make_named_ref(system, blueprint, name))
     return cast("A", make_ref(_remote(system).resolve(Pid(id_of(system, node), 0, 0), blueprint.kind, name)))
 

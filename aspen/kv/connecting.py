@@ -5,9 +5,9 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, overload
 
-from aspen.actor import Context
+from aspen.actor import Context, process_of
 from aspen.kv.client import Kv
-from aspen.kv.inside import kv_of
+from aspen.kv.inside import kv_for
 from aspen.limits import KV_CLIENT_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ async def connect(
 ) -> Kv:
     """A client of the store.
 
-    In an actor, `connect(self.ctx)` is the client that the node's actors share. Elsewhere `where` names a node as
+    In an actor, `connect(self.ctx)` is the client that the node's actors share, as `ctx.kv` is; that of an actor with a
+    name in the cluster writes only while it holds the name. Elsewhere `where` names a node as
     commands do (`NAME`, `ID@tcp://HOST:PORT`, `RELAY/NODE`), several with commas, or a cluster of this machine; empty:
     the nodes of this machine. One node that is up is enough, and its cluster is reached. `timeout` is the default of
     every operation.
@@ -41,7 +42,7 @@ async def connect(
         UsageError: what is meant is malformed, or not clear.
     """
     if isinstance(where, Context):
-        return kv_of(where.system)
+        return kv_for(process_of(where.ref))
     from aspen.outside import open_outside  # It stands above: the real world is loaded when it is wanted.
 
     return await open_outside(where, config_dir, timeout, exactly_once)

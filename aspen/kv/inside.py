@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from aspen.actor import Reply, System, make_named_ref
+from aspen.actor import Process, Reply, System, make_named_ref
 from aspen.distributed import whereis_on
 from aspen.distributed.pg import table_of
 from aspen.errors import AspenError, NoConnection, NotReachable
@@ -111,3 +111,10 @@ def kv_of(system: System) -> Kv:
             InsideFinder(system), system.loop, draw, boot_ns=clock.boot_ns, wall_ns=clock.wall_ns
         )
     return found
+
+
+def kv_for(process: Process) -> Kv:
+    """The client as one actor has it: what an actor with a name in the cluster writes is held to that name."""
+    extra = process.extra
+    guard = extra.guard if extra is not None else None
+    return kv_of(process.system) if guard is None else cast(Kv, guard.kv())

@@ -48,7 +48,7 @@ class Child(Generic[A]):
     id: str = ""
     """Its name within its supervisor, and its part of the path; the class name unless given."""
     name: object = None
-    """Registered on the node, for `whereis`."""
+    """Registered on the node, for `whereis`; in the cluster when it begins with `global:`, see `aspen.names`."""
     restart: Restart = "permanent"
     shutdown: float | Literal["brutal_kill", "infinity"] | None = None
     """Seconds between `shutdown` and `kill`; None is 5 for workers and `infinity` for supervisors."""
@@ -160,7 +160,8 @@ def spawn_in(system: System, spec: Child[Any], parent: Process | None, label: st
 
 
 def whereis(cls: type[A], name: object) -> A:
-    """A ref to whoever holds `name` on this node, looked up again at each send.
+    """A ref to whoever holds `name` on this node, or in the cluster when it begins with `global:`; looked up again at
+    each send.
 
     Calls through it raise `NoProc` while nobody does. `cls` is for the type checker and gives the methods.
     """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aspen.actor import Process, System, make_ref
+from aspen.actor.remote import RemoteProcess
 from aspen.errors import NoSuchChild, UsageError
 from aspen.otp.sys import doing, queue_length, waits_for
 
@@ -79,6 +80,8 @@ def resolve(system: System, path: str) -> Process:
         process = system.whereis(path)
         if process is None:
             raise NoSuchChild(f"no actor has the name {path!r}; a path begins with '/', see `aspen tree`")
+        if isinstance(process, RemoteProcess):
+            raise NoSuchChild(f"no actor of this node has the name {path!r}; `aspen names` says where it is held")
         return process
     place = list(_walk_to(system, path))[-1]
     if place.process is None:

@@ -10,6 +10,7 @@
     ("aspen", "bucket", NAME)
     ("aspen", "queue", NAME, "item" | "claim" | "tries" | "dead", id)
     ("aspen", "service", NAME, instance)
+    ("aspen", "name", NAME, lease, number)                    of an actor: see `aspen.names`
 
 Keys are packed by `aspen.kv.tuples`, so each name's are a range of their own, whatever the name.
 """
