@@ -64,6 +64,7 @@ class Watch(Reading):
         "progress_wanted",
         "require_leader",
         "timeout_s",
+        "unsaid",
     )
 
     def __init__(
@@ -89,6 +90,8 @@ class Watch(Reading):
         """The number of the answer that said that it has begun; 0: none has."""
         self.paused = False
         """Whether it waits to be read before more is asked for."""
+        self.unsaid = False
+        """Whether nobody waits to hear that it has begun."""
         self._entered = self._closed = False
         self._began: asyncio.Future[None] | None = None
         self._part: list[Event] = []
@@ -140,6 +143,14 @@ class Watch(Reading):
             self._client.remove(self)
             raise
         return self
+
+    def begin(self) -> None:
+        """Begins it without waiting for a member to say so: for one with a `start`, which misses nothing. What would
+        have been raised comes to the reader. `close` it. Raises Overloaded: the client has too many."""
+        if self._entered or not self.next:
+            raise UsageError("only a watch with a start begins unseen, and once; enter it: async with kv.watch(...)")
+        self._entered = self.unsaid = True
+        self._client.add(self)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()

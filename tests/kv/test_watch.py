@@ -19,6 +19,7 @@ from aspen.kv.options import WATCHES
 from aspen.kv.types import Event, Keyspace, KeyValue
 from aspen.kv.watch_actor import WatchActor
 from aspen.kv.watch_wire import AskProgress, Begin, End
+from aspen.limits import WATCH_LINGER_S
 from aspen.trust import Role
 from tests.kv.stores import Stores, run
 
@@ -221,7 +222,7 @@ def test_a_watch_that_nobody_reads_is_taken_back_and_misses_nothing() -> None:
                 assert [int(event.kv.value.rstrip(b"\0")) for event in events] == list(range(count))
                 await kv.delete(b"a")
                 assert len(await read(watch, 1)) == len(await read(other, 1)) == 1
-            await asyncio.sleep(1)
+            await asyncio.sleep(WATCH_LINGER_S + 1)
             assert status(stores, "n1")["streams"] == 0
 
         await stores.on("n1", work)
@@ -304,7 +305,7 @@ def test_the_watch_of_an_actor_that_is_killed_ends() -> None:
             await asyncio.sleep(1)
             assert status(stores, "n1")["watches"] == 1
             kill(watcher)
-            await asyncio.sleep(1)
+            await asyncio.sleep(WATCH_LINGER_S + 1)
             assert status(stores, "n1")["streams"] == 0
 
         await stores.on("n1", work)
