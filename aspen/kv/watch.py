@@ -173,7 +173,7 @@ class Watch(Reading):
 
     async def __anext__(self) -> Event:
         """The next event. Raises Compacted."""
-        # Written out, as thousands of watches may be told of the same event.
+        # Written out, with `step` and `_wait`, as thousands of watches may be told of the same event.
         while True:
             told, at = self._told, self._at
             events = told.events
@@ -181,9 +181,19 @@ class Watch(Reading):
                 self._at = at + 1
                 return events[at]
             following = told.next
-            if following is None or self._hops:
+            if self._hops:
                 if not self.step():
                     await self._wait()
+                continue
+            if following is None:
+                if self._error is not None or self._waiter is not None or self.paused:
+                    self._about_to_wait()
+                self._waiter = waiter = self._client.loop.create_future()
+                self.feed.waiting[self] = None
+                try:
+                    await waiter
+                finally:
+                    self._waiter = None
                 continue
             if told.whole:
                 self._handed = told.revision
@@ -241,6 +251,15 @@ class Watch(Reading):
 
     async def _wait(self) -> None:
         """Returns when something may have come; nothing has that is not read. Raises what has ended the watch."""
+        self._about_to_wait()
+        self._waiter = waiter = self._client.loop.create_future()
+        self.feed.waiting[self] = None
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _about_to_wait(self) -> None:
         if self._error is not None:
             raise _again(self._error)
         if self._waiter is not None:
@@ -248,12 +267,6 @@ class Watch(Reading):
         if self.paused:
             self.paused = False
             self._client.resume(self)
-        self._waiter = waiter = self._client.loop.create_future()
-        self.feed.waiting[self] = None
-        try:
-            await waiter
-        finally:
-            self._waiter = None
 
     # -- for the client --------------------------------------------------------------------------------------------
 
