@@ -31,6 +31,7 @@ import time
 from pathlib import Path
 
 from aspen.bench.kv import NAME, cluster
+from aspen.errors import AspenError
 from aspen.io import new_event_loop
 from aspen.io.children import kill_process
 from aspen.io.nodes import find_node
@@ -43,6 +44,7 @@ MEMBERS = 3
 KEY = b"scale/watched"
 AT_A_TIME = 512
 EVENTS = 10
+TRIES = 40
 WRITE_EVERY_S = 0.05
 PATIENCE_S = 120
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -78,8 +80,14 @@ class Scene:
 
     async def leader(self) -> str:
         """Its name."""
-        leader = (await self.kv.status())["leader"]
-        return next(str(one["name"]) for one in await self.kv.members() if one["node"] == leader)
+        for _ in range(TRIES):
+            with contextlib.suppress(AspenError):  # Elections take a moment.
+                leader = (await self.kv.status())["leader"]
+                names = {str(one["node"]): str(one["name"]) for one in await self.kv.members()}
+                if leader in names:
+                    return names[leader]
+            await asyncio.sleep(0.5)
+        raise Broken("nobody leads")
 
     async def note_memory(self, when: str) -> None:
         """Of members and client."""

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from aspen import Actor, call, spawn
-from aspen.errors import CallTimeout, LeaseLost, UsageError
+from aspen.errors import CallTimeout, LeaseLost, Unknown, UsageError
 from aspen.kv import Kv, connect, put
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.recipes import Held, Leader
+from aspen.kv.recipes.keys import base, key_of, span_of
 from tests.kv.planting import restore
 from tests.kv.recipe_bugs import planted
 from tests.kv.recipe_campaign import locks, queues
@@ -64,6 +65,67 @@ def test_a_lock_has_a_token_and_one_holder_at_a_time_in_the_order_of_coming() ->
         assert await stores.on("n1", lambda kv: kv.lock("x").line()) == []
 
     run(scenario, 3)
+
+
+def test_a_line_has_no_more_keys_the_more_often_it_was_stood_in() -> None:
+    async def work(kv: Kv) -> None:
+        async with await kv.lease(10) as lease:
+            for _ in range(10):
+                async with kv.lock("x"), kv.lock("y", lease=lease):
+                    pass
+            with pytest.raises(CallTimeout):
+                async with kv.lock("x", lease=lease):
+                    await kv.lock("x", timeout=0).acquire()
+            async with kv.lock("x"):
+                pass
+        async with kv.watch(*span_of(base("lock", "x")), start=2, no_delete=True) as watch:
+            keys = [(await anext(watch)).kv.key for _ in range(13)]
+        assert keys[:11] == keys[:1] * 11
+        assert len(set(keys)) == 2
+        assert kv.places.take()[1] <= 3
+
+    on_one(work)
+
+
+def test_a_key_whose_end_is_not_certain_is_not_used_again() -> None:
+    async def work(kv: Kv) -> None:
+        async def unknown(id: int, *, timeout: float | None = None) -> Any:
+            await revoke(id, timeout=timeout)
+            raise Unknown("nobody knows")
+
+        revoke, keys = kv.revoke, []
+        for lost in (True, False, False):
+            kv.revoke = unknown if lost else revoke  # type: ignore[method-assign]
+            held = await kv.lock("x").acquire()
+            keys.append(held.key)
+            await held.release()
+            if not lost:  # It is told once that its key is free.
+                await held.release()
+        assert keys[0] != keys[1] == keys[2]
+        one, other = await kv.lock("x").acquire(), kv.places.take()
+        assert other[1] != kv.places.take()[1]
+        await one.release()
+
+    on_one(work)
+
+
+def test_clients_that_have_drawn_the_same_number_do_not_share_a_place() -> None:
+    async def work(kv: Kv) -> None:
+        client, number = kv.places.take()
+        kv.places.give_back(client, number)
+        theirs = key_of(base("lock", "x"), client, number)
+        await kv.put(theirs, b"somebody")
+        with pytest.raises(CallTimeout, match="before it is somebody"):
+            await kv.lock("x", timeout=0).acquire()
+        waiting = asyncio.ensure_future(kv.lock("x").acquire())
+        await asyncio.sleep(1)
+        await kv.delete(theirs)
+        held = await waiting
+        assert held.key != theirs
+        assert await kv.get(theirs) is None
+        await held.release()
+
+    on_one(work)
 
 
 def test_waiting_is_bounded_and_says_who_holds_it() -> None:

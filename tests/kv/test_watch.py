@@ -69,6 +69,51 @@ def status(stores: Stores, node: str) -> dict[str, int]:
     return found
 
 
+def test_that_a_watch_has_begun_is_said_with_its_first_event_when_nobody_waits_for_it() -> None:
+    async def work(kv: Kv) -> None:
+        last = (await kv.put(b"a", b"1")).revision
+        async with kv.watch(b"z"):
+            watch = kv.watch(b"a", start=last + 1)
+            watch.begin()
+            await asyncio.sleep(0.5)
+            before = status(stores_of[0], "n1")
+            assert before["watches"] == 2
+            await kv.put(b"a", b"2")
+            assert seen(await read(watch, 1)) == [(last + 1, b"a", b"2")]
+            assert watch.created_in == before["answered"] + 1 == status(stores_of[0], "n1")["answered"]
+            watch.close()
+            with pytest.raises(UsageError, match="a watch with a start"):
+                kv.watch(b"a").begin()
+
+    stores_of: list[Stores] = []
+
+    async def scenario(stores: Stores) -> None:
+        stores_of.append(stores)
+        await stores.on("n1", work)
+
+    run(scenario, 1)
+
+
+def test_who_watches_again_soon_finds_the_stream_open() -> None:
+    async def scenario(stores: Stores) -> None:
+        async def work(kv: Kv) -> None:
+            async with kv.watch(b"a"):
+                stream = kv._watches._stream
+            await asyncio.sleep(WATCH_LINGER_S * 3 / 4)
+            assert status(stores, "n1") == {**status(stores, "n1"), "streams": 1, "watches": 0}
+            async with kv.watch(b"b") as watch:
+                assert kv._watches._stream is stream
+                await asyncio.sleep(WATCH_LINGER_S * 2)
+                await kv.put(b"b", b"1")
+                assert len(await read(watch, 1)) == 1
+            await asyncio.sleep(WATCH_LINGER_S + 0.5)
+            assert status(stores, "n1")["streams"] == 0
+
+        await stores.on("n1", work)
+
+    run(scenario, 1)
+
+
 def test_start_zero_is_after_the_revision_that_the_block_is_entered_at() -> None:
     async def work(kv: Kv) -> None:
         last = (await kv.put(b"a", b"1")).revision
