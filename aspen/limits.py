@@ -1025,6 +1025,23 @@ where it was when all has been read."""
 WATCH_CREATED_S = 10.0
 """How long a client tries to begin a watch, unless it is told."""
 
+WATCH_LINGER_S = 2.0
+"""How long a client keeps its stream when its last watch has ended: whoever waits for one thing after the other watches
+again and again, and opening a stream costs as much as what is waited for."""
+
+WATCH_END_S = 0.1
+"""A watch that is closed is taken back from the member after so long, or along with what is asked for before."""
+
+WATCH_GATHER_WAITING = 64
+WATCH_GATHER_EACH_S = 1e-6
+WATCH_GATHER_S = 0.005
+WATCH_GATHER_BYTES = 64 * 1024
+"""When so many readers wait for the same, what they are told is gathered for so long for each of them, at most for so
+long and so much: about the time that it takes to wake them."""
+
+WATCH_BEGUN_MAX = 1_024
+"""Watches of one connection that have begun and are not said to have, as nobody waits for that."""
+
 
 # -- recipes over the store -------------------------------------------------------------------
 
@@ -1033,6 +1050,9 @@ RECIPE_NAME_BYTES_MAX = 1_024
 
 RECIPE_TTL_S = 10
 """A lock, permit, office or registration of one that died is free after so long, unless it is told otherwise."""
+
+RECIPE_PLACES_TRIED_MAX = 8
+"""Keys in a line that a client tries, when it finds that others have them: two have drawn the same of 2**53 numbers."""
 
 RECIPE_WAIT_S = 60.0
 """How long one waits for a lock, a permit, an office or others at a barrier, unless it is told otherwise."""
@@ -1220,6 +1240,8 @@ _check(
     < FRAME_BYTES_MAX,
     "the largest delivery fits a frame",
 )
+_check(WATCH_GATHER_BYTES * 4 <= WATCH_CLIENT_BYTES_MAX, "who is not woken at once is not taken for slow")
+_check(WATCH_END_S < WATCH_LINGER_S < WATCH_IDLE_S, "a stream that lingers is known to the member")
 _check(WATCH_PULL_S * 3 < KV_EXCHANGE_S, "a pull is answered before its exchange ends")
 _check(WATCH_PULL_S * 3 < WATCH_SILENCE_S < WATCH_STALLED_S < WATCH_IDLE_S, "a client that lives is not taken for gone")
 _check(WATCH_PULLS <= WATCH_PULLS_MAX <= KV_LANE_EXCHANGES_MAX * 2, "pulls leave room for other exchanges")

@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from aspen import wire
@@ -342,7 +341,7 @@ class Kv(Recipes):
         at the end. `ttl` is in seconds; the store may raise it. Raises as `grant`."""
         sent_ns = self._keeping.now_ns()
         granted = await self.grant(ttl, id=id, timeout=timeout)
-        return self._keeping.add(granted.id, granted.ttl, sent_ns, partial(self.revoke, granted.id))
+        return self._keeping.add(granted.id, granted.ttl, sent_ns, self.revoke)
 
     async def grant(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> GrantResult:
         """Grants a lease that nobody keeps alive, and of the id given, if one is; returns its id and TTL in seconds.

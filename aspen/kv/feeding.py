@@ -16,7 +16,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from aspen.kv.types import Event
-from aspen.limits import WATCH_CLIENT_BYTES_MAX, WATCH_CLIENT_REVISIONS_MAX, WATCH_EVENT_OVERHEAD_BYTES
+from aspen.limits import (
+    WATCH_CLIENT_BYTES_MAX,
+    WATCH_CLIENT_REVISIONS_MAX,
+    WATCH_EVENT_OVERHEAD_BYTES,
+    WATCH_GATHER_BYTES,
+    WATCH_GATHER_EACH_S,
+    WATCH_GATHER_S,
+    WATCH_GATHER_WAITING,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -113,6 +121,7 @@ class Reading:
             own.watches[self] = None
             del feed.watches[self]
             self._move(own)
+            own.look_at = self._read + WATCH_CLIENT_BYTES_MAX
             self._hop(feed.last, own.last)
         else:
             self._next = max(self._next, feed.next)
@@ -123,7 +132,10 @@ class Reading:
         before = self.feed
         before.waiting.pop(self, None)
         if self._waiter is not None:
-            feed.waiting[self] = None
+            if before.bytes == self._read:
+                feed.waiting[self] = None
+            else:
+                self._wake()  # The feed it leaves has gathered what it was told, and not woken it yet.
         self._next = max(self._next, before.next)
         self._read += feed.bytes - before.bytes
         self.feed = feed
@@ -148,7 +160,7 @@ Feeds: TypeAlias = "dict[tuple[int, ...], Feed]"
 class Feed:
     """See the module."""
 
-    __slots__ = ("_ids", "_kept", "bytes", "last", "look_at", "next", "waiting", "watches")
+    __slots__ = ("_ids", "_kept", "bytes", "gathers_to", "last", "look_at", "next", "waiting", "watches")
 
     def __init__(self, kept: Feeds | None = None, ids: tuple[int, ...] = ()) -> None:
         """`kept` has the feed under `ids` until it is forgotten."""
@@ -159,6 +171,8 @@ class Feed:
         """Those whose readers wait, and perhaps some that do not any more."""
         self.bytes = 0
         """Of all that was told."""
+        self.gathers_to = 0
+        """Somebody wakes those who wait soon; at once, when `bytes` are so many. 0: nobody does."""
         self.look_at = WATCH_CLIENT_BYTES_MAX
         """With so many, too much may wait for the slowest."""
         self.next = 0
@@ -172,20 +186,34 @@ class Feed:
             del self._kept[self._ids]
             self._kept = None
 
-    def tell(self, told: Told) -> None:
-        """Tells all its watches."""
+    def tell(self, told: Told) -> float:
+        """Tells all its watches. Returns in how many seconds those who wait are to be woken (`wake`); 0: they are, or
+        somebody sees to it already.
+
+        To wake a thousand takes as long as to hand each of them ten events. So what comes in the time that it takes is
+        gathered, and told at one go.
+        """
         self.last.next = told
         self.last = told
         self.bytes += told.cost
         if told.whole:
             self.next = told.revision + 1
-        waiting = self.waiting
-        if waiting:
-            self.waiting = {}
-            for reading in waiting:
-                waiter = reading._waiter
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
+        count = len(self.waiting)
+        if count < WATCH_GATHER_WAITING or self.gathers_to:
+            if count and self.bytes >= self.gathers_to:
+                self.wake()
+            return 0.0
+        self.gathers_to = self.bytes + WATCH_GATHER_BYTES
+        return min(count * WATCH_GATHER_EACH_S, WATCH_GATHER_S)
+
+    def wake(self) -> None:
+        """Wakes those who wait."""
+        self.gathers_to = 0
+        waiting, self.waiting = self.waiting, {}
+        for reading in waiting:
+            waiter = reading._waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
     def overfull(self) -> list[Reading]:
         """Those for whom more waits than may."""

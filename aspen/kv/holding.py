@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self
 
-from aspen.errors import AspenError, LeaseLost
+from aspen.errors import AspenError, LeaseLost, LeaseNotFound
 from aspen.limits import LEASE_BEATS, LEASE_DRIFT, LEASE_KEEP_MAX, LEASE_REVOKE_S
 
 _SECOND_NS: Final = 1_000_000_000
@@ -23,14 +23,29 @@ _SECOND_NS: Final = 1_000_000_000
 class Lease:
     """A lease that its client keeps alive. `id` and `ttl` (seconds) are what the store granted."""
 
+    __slots__ = (
+        "__weakref__",
+        "_asked_ns",
+        "_callbacks",
+        "_is_lost",
+        "_keeping",
+        "_losing",
+        "_revoke",
+        "id",
+        "ttl",
+        "valid_until_ns",
+    )
+
     def __init__(self, keeping: KeepingAlive, id: int, ttl: int, revoke: Callable[..., Awaitable[Any]]) -> None:
         self._keeping, self._revoke = keeping, revoke
         self.id = id
         self.ttl = ttl
         self.valid_until_ns = 0
         """By the client's clock that counts suspension: see `valid_until`."""
-        self._lost = asyncio.Event()
-        self._callbacks: list[Callable[[], object]] = []
+        self._is_lost = False
+        self._losing: asyncio.Event | None = None
+        """Made when somebody waits for it, as are the callbacks: a client may have a hundred thousand leases."""
+        self._callbacks: list[Callable[[], object]] | None = None
         self._asked_ns = 0
         """When it was last asked to be kept alive."""
 
@@ -47,39 +62,51 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether it is certain that the lease has not ended."""
-        return not self._lost.is_set() and self._keeping.now_ns() < self.valid_until_ns
+        return not self._is_lost and self._keeping.now_ns() < self.valid_until_ns
 
     @property
     def is_lost(self) -> bool:
         """Whether it has ended, or may have: for good."""
-        return self._lost.is_set()
+        return self._is_lost
 
     async def lost(self) -> None:
         """Returns when the lease has ended, or may have."""
-        await self._lost.wait()
+        if not self._is_lost:
+            if self._losing is None:
+                self._losing = asyncio.Event()
+            await self._losing.wait()
 
     def add_lost_callback(self, callback: Callable[[], object]) -> None:
         """Has `callback()` called when the lease has ended, or may have; at once, when it has."""
-        if self.is_lost:
+        if self._is_lost:
             callback()
+        elif self._callbacks is None:
+            self._callbacks = [callback]
         else:
             self._callbacks.append(callback)
 
     def remove_lost_callback(self, callback: Callable[[], object]) -> None:
         """Has it called no more."""
-        with contextlib.suppress(ValueError):
-            self._callbacks.remove(callback)
+        if self._callbacks is not None:
+            with contextlib.suppress(ValueError):
+                self._callbacks.remove(callback)
 
     def check(self) -> None:
         """Raises LeaseLost: it is not certain any more that the lease has not ended."""
         if not self.is_valid:
             raise LeaseLost(f"lease {self.id} may have ended; whatever it protected is to be given up")
 
-    async def revoke(self) -> None:
-        """Ends the lease now, which deletes its keys. It ends by itself when the store cannot be reached."""
+    async def revoke(self) -> bool:
+        """Ends the lease now, which deletes its keys; whether it is known to have ended. When the store cannot be
+        reached, it ends by itself."""
         self._keeping.drop(self)
-        with contextlib.suppress(AspenError):
-            await self._revoke(timeout=LEASE_REVOKE_S)
+        try:
+            await self._revoke(self.id, timeout=LEASE_REVOKE_S)
+        except LeaseNotFound:
+            return True
+        except AspenError:
+            return False
+        return True
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,10 +123,12 @@ class Lease:
 
     def lose(self) -> None:
         """It has ended, or may have."""
-        self._lost.set()
+        self._is_lost = True
+        if self._losing is not None:
+            self._losing.set()
         self._keeping.drop(self)
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
             callback()
 
 
@@ -123,7 +152,7 @@ class KeepingAlive:
         return len(self._leases)
 
     def add(self, id: int, ttl: int, sent_ns: int, revoke: Callable[..., Awaitable[Any]]) -> Lease:
-        """A lease was granted, which was asked for at `sent_ns`."""
+        """A lease was granted, which was asked for at `sent_ns`; `revoke(id, timeout=)` ends it."""
         lease = self._leases[id] = Lease(self, id, ttl, revoke)
         lease._asked_ns = sent_ns
         lease.renewed(ttl, sent_ns)

@@ -44,8 +44,9 @@ from aspen.kv.types import FROM_KEY, Alarm, ErrorCode, KeyValue
 from aspen.kv.write_behind import Row, WriteBehind
 from aspen.limits import KV_HEADS_CACHED, KV_KEY_CHUNK_BYTES, KV_QUOTA_BYTES, KV_QUOTA_CLEARED
 
-_SKIPPED_MAX: Final = 16
-"""Versions of one key that a scan steps over before it seeks."""
+_ROWS_FIRST: Final = 4
+_ROWS_MAX: Final = 256
+"""Rows that a scan reads at a time: four times as many each time, and fewer where most are versions that it passes."""
 
 _STATE = Struct("<BQQQIQQQI")
 
@@ -324,9 +325,9 @@ class Keyspace:
         self, prefix: bytes, base: bytes, low: bytes, high: bytes | None, revision: int, deleted: bool
     ) -> Iterator[Version]:
         """Of the keys that begin with `base` and lie under `prefix`, those whose rest is in `[low, high)`."""
-        size = KV_KEY_CHUNK_BYTES
-        low_chunk, high_chunk = low[:size], b"" if high is None else high[:size]
-        low_inside, high_inside = len(low) > size, high is not None and len(high) > size
+        chunk_bytes = KV_KEY_CHUNK_BYTES
+        low_chunk, high_chunk = low[:chunk_bytes], b"" if high is None else high[:chunk_bytes]
+        low_inside, high_inside = len(low) > chunk_bytes, high is not None and len(high) > chunk_bytes
         start: bytes | None = prefix + escape(low_chunk) + (DIRECTORY_END if low_inside else b"")
         if high is None:
             stop = after_prefix(prefix)
@@ -335,32 +336,34 @@ class Keyspace:
         newest = newest_at(revision)
         begins = len(prefix)
         unpack = SUFFIX.unpack_from
+        stem, found, size = b"", False, _ROWS_FIRST
         while start is not None:
-            at, start = start, None
-            stem, found, skipped = b"", False, 0
-            for row, record in self._tables.scan(MVCC, at, stop):
+            rows, start = self._tables.rows(MVCC, start, stop, size)
+            stems = 1
+            for row, record in rows:
                 tag = record[0]
                 if tag == DIRECTORY:
                     chunk = unescape(row[begins:-2])
                     yield from self._scan(
                         node_prefix(self.id, node_of(record)),
                         base + chunk,
-                        low[size:] if low_inside and chunk == low_chunk else b"",
-                        high[size:] if high is not None and high_inside and chunk == high_chunk else None,
+                        low[chunk_bytes:] if low_inside and chunk == low_chunk else b"",
+                        high[chunk_bytes:] if high is not None and high_inside and chunk == high_chunk else None,
                         revision,
                         deleted,
                     )
+                    stem = b""
                     continue
                 if row[:-SUFFIX_BYTES] != stem:
-                    stem, found, skipped = row[:-SUFFIX_BYTES], False, 0
+                    stem, found = row[:-SUFFIX_BYTES], False
+                    stems += 1
                 if found or row[-SUFFIX_BYTES:] < newest:
-                    skipped += 1
-                    if skipped > _SKIPPED_MAX:
-                        start = stem + (AFTER_VERSIONS if found else newest)
-                        break
                     continue
                 found = True
                 if tag == LIVE or deleted:
                     at_revision, sub = unpack(row, len(row) - SUFFIX_BYTES)
                     key = base + stem[begins:-2].replace(b"\0\xff", b"\0")
                     yield Version(key, U64_MAX - at_revision, U32_MAX - sub, record)
+            if start is not None and stem:  # Other versions of the last key are passed.
+                start = max(start, stem + (AFTER_VERSIONS if found else newest))
+            size = max(size // 4, _ROWS_FIRST) if len(rows) > 4 * stems else min(size * 4, _ROWS_MAX)

@@ -64,6 +64,7 @@ class Watch(Reading):
         "progress_wanted",
         "require_leader",
         "timeout_s",
+        "unsaid",
     )
 
     def __init__(
@@ -89,6 +90,8 @@ class Watch(Reading):
         """The number of the answer that said that it has begun; 0: none has."""
         self.paused = False
         """Whether it waits to be read before more is asked for."""
+        self.unsaid = False
+        """Whether nobody waits to hear that it has begun."""
         self._entered = self._closed = False
         self._began: asyncio.Future[None] | None = None
         self._part: list[Event] = []
@@ -141,6 +144,14 @@ class Watch(Reading):
             raise
         return self
 
+    def begin(self) -> None:
+        """Begins it without waiting for a member to say so: for one with a `start`, which misses nothing. What would
+        have been raised comes to the reader. `close` it. Raises Overloaded: the client has too many."""
+        if self._entered or not self.next:
+            raise UsageError("only a watch with a start begins unseen, and once; enter it: async with kv.watch(...)")
+        self._entered = self.unsaid = True
+        self._client.add(self)
+
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
 
@@ -162,7 +173,7 @@ class Watch(Reading):
 
     async def __anext__(self) -> Event:
         """The next event. Raises Compacted."""
-        # Written out, as thousands of watches may be told of the same event.
+        # Written out, with `step` and `_wait`, as thousands of watches may be told of the same event.
         while True:
             told, at = self._told, self._at
             events = told.events
@@ -170,9 +181,19 @@ class Watch(Reading):
                 self._at = at + 1
                 return events[at]
             following = told.next
-            if following is None or self._hops:
+            if self._hops:
                 if not self.step():
                     await self._wait()
+                continue
+            if following is None:
+                if self._error is not None or self._waiter is not None or self.paused:
+                    self._about_to_wait()
+                self._waiter = waiter = self._client.loop.create_future()
+                self.feed.waiting[self] = None
+                try:
+                    await waiter
+                finally:
+                    self._waiter = None
                 continue
             if told.whole:
                 self._handed = told.revision
@@ -230,6 +251,15 @@ class Watch(Reading):
 
     async def _wait(self) -> None:
         """Returns when something may have come; nothing has that is not read. Raises what has ended the watch."""
+        self._about_to_wait()
+        self._waiter = waiter = self._client.loop.create_future()
+        self.feed.waiting[self] = None
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _about_to_wait(self) -> None:
         if self._error is not None:
             raise _again(self._error)
         if self._waiter is not None:
@@ -237,12 +267,6 @@ class Watch(Reading):
         if self.paused:
             self.paused = False
             self._client.resume(self)
-        self._waiter = waiter = self._client.loop.create_future()
-        self.feed.waiting[self] = None
-        try:
-            await waiter
-        finally:
-            self._waiter = None
 
     # -- for the client --------------------------------------------------------------------------------------------
 

@@ -25,11 +25,12 @@ from aspen.kv.door import WATCH
 from aspen.kv.options import WATCHES, StoreOptions
 from aspen.kv.types import Event, Keyspace
 from aspen.kv.watch_wire import AskProgress, Begin, End, Item
-from aspen.kv.watching import NO_LEADER, REFUSED, Cancelled, Created, Stream, WatchHub
+from aspen.kv.watching import NO_LEADER, REFUSED, Cancelled, Created, Delivery, Stream, WatchHub
 from aspen.kv.window import window_of
 from aspen.limits import (
     KV_EXCHANGE_S,
     WATCH_ANSWER_BYTES,
+    WATCH_BEGUN_MAX,
     WATCH_IDLE_S,
     WATCH_NO_LEADER_S,
     WATCH_PAGE_EVENTS,
@@ -52,7 +53,18 @@ _NS: Final = 1_000_000_000
 class _Session:
     """A stream as its client sees it."""
 
-    __slots__ = ("answers", "flying", "hub", "needs_leader", "number", "pulled_ns", "pulls", "room_ns", "stream")
+    __slots__ = (
+        "answers",
+        "begun",
+        "flying",
+        "hub",
+        "needs_leader",
+        "number",
+        "pulled_ns",
+        "pulls",
+        "room_ns",
+        "stream",
+    )
 
     def __init__(self, number: int, hub: WatchHub, now_ns: int) -> None:
         self.number = number
@@ -67,6 +79,8 @@ class _Session:
         self.room_ns = now_ns
         """When it last had room."""
         self.needs_leader: set[int] = set()
+        self.begun: list[Delivery] = []
+        """What is said with the next answer, and makes none."""
 
 
 class WatchActor(Actor):
@@ -171,7 +185,11 @@ class WatchActor(Actor):
             log.warning("a watch was refused: %s", error)
             stream.add(Cancelled(item.watch, item.start, 0, REFUSED))
             return
-        stream.add(Created(item.watch, revision))
+        created = Created(item.watch, revision)
+        if item.unsaid and len(session.begun) < WATCH_BEGUN_MAX:
+            session.begun.append(created)
+        else:
+            stream.add(created)
         if item.require_leader:
             session.needs_leader.add(item.watch)
 
@@ -277,6 +295,9 @@ class WatchActor(Actor):
         deliveries, size = stream.take(WATCH_ANSWER_BYTES)
         session.answers = number = session.answers + 1
         session.flying.append((number, size))
+        if session.begun:  # Before what happened to it.
+            deliveries[:0] = session.begun
+            session.begun = []
         self.answered += 1
         self.delivered += len(deliveries)
         handle.reply((True, self._encoder.answer(number, stream.mark(), deliveries)))

@@ -3,11 +3,11 @@
     client.add(watch)          it begins at the member, now or when one is reached
     client.remove(watch)
 
-The stream is opened when there is a watch, and closed when there is none. When it is lost, for whatever reason, another
-is opened, at the same member or at another, and each watch goes on from the revision that it has not seen: so what
-happens to members and connections is not seen by who reads. What the member says of the whole stream, that everything
-up to a revision was told, counts for watches that see little too: else their last event would be where they go on from,
-and that may be compacted long since.
+The stream is opened when there is a watch, and closed when there has been none for a while. When it is lost, for
+whatever reason, another is opened, at the same member or at another, and each watch goes on from the revision that it
+has not seen: so what happens to members and connections is not seen by who reads. What the member says of the whole
+stream, that everything up to a revision was told, counts for watches that see little too: else their last event would
+be where they go on from, and that may be compacted long since.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ from aspen.kv.watching import NO_LEADER, REFUSED, Cancelled, Created, Events, Pr
 from aspen.limits import (
     WATCH_ASK_BYTES_MAX,
     WATCH_ASK_ITEMS_MAX,
+    WATCH_END_S,
+    WATCH_LINGER_S,
     WATCH_PULLS,
     WATCH_SILENCE_S,
     WATCHES_PER_STREAM_MAX,
@@ -70,7 +72,7 @@ class _Lost(AspenError):
 class _Stream:
     """One stream at one member."""
 
-    __slots__ = ("answered_s", "asking", "channel", "early", "ended", "known", "number", "processed")
+    __slots__ = ("answered_s", "asking", "asking_later", "channel", "early", "ended", "known", "number", "processed")
 
     def __init__(self, channel: Channel, number: int, loop: asyncio.AbstractEventLoop) -> None:
         self.channel, self.number = channel, number
@@ -81,10 +83,13 @@ class _Stream:
         self.known: KnownIds = {}
         self.answered_s = loop.time()
         self.asking = False
+        self.asking_later: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = loop.create_future()
 
     def lost(self, error: BaseException) -> None:
         """It has ended."""
+        if self.asking_later is not None:
+            self.asking_later.cancel()
         if not self.ended.done():
             self.ended.set_exception(error)
 
@@ -105,6 +110,8 @@ class WatchClient:
         """What the member is to be told."""
         self._stream: _Stream | None = None
         self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        """Closes the stream, unless there is a watch by then."""
         self._mark = (0, 0, frozenset[int]())
         """What the stream has said of itself: the answer in which it did, the revision, and the watches that were
         not meant."""
@@ -122,6 +129,9 @@ class WatchClient:
         if len(self._watches) >= WATCHES_PER_STREAM_MAX:
             raise Overloaded(f"a client has at most {WATCHES_PER_STREAM_MAX} watches; connect another")
         self._watches[watch] = None
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         if watch.progress_wanted:
             self._wanting_progress[watch] = None
         if self._stream is not None:
@@ -134,9 +144,9 @@ class WatchClient:
         if watch not in self._watches:
             return
         self._forget(watch)
-        self._end(watch)
+        self._end(watch, soon=False)
         if not self._watches:
-            self._close_stream()
+            self._idle = self.loop.call_later(WATCH_LINGER_S, self._close_stream)
 
     def resume(self, watch: Watch) -> None:
         """A watch that was taken back from the member is read again."""
@@ -233,6 +243,9 @@ class WatchClient:
             self.loop.call_later(left_s, self._listen, stream)
 
     def _close_stream(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         stream, self._stream = self._stream, None
         if stream is not None and not stream.ended.done():
             stream.channel.begin(WATCH, encode_close(stream.number), _ignore)
@@ -312,7 +325,9 @@ class WatchClient:
                     self._pause(watch.feed)
                 return
             feed = gathered(self._feeds, ids, watches)
-        feed.tell(told)
+        wake_s = feed.tell(told)
+        if wake_s:
+            self.loop.call_later(wake_s, feed.wake)
         if feed.bytes > feed.look_at:
             self._pause(feed)
 
@@ -350,24 +365,34 @@ class WatchClient:
         self._ids = watch.id = self._ids % _IDS_MAX + 1
         self._at_member[watch.id] = watch
         options = watch.options._replace(fragment=True)  # A revision is put together here, unless parts are wanted.
-        self._ask(Begin(watch.id, watch.key, watch.end, watch.next, options, watch.require_leader))
+        self._ask(Begin(watch.id, watch.key, watch.end, watch.next, options, watch.require_leader, watch.unsaid))
 
-    def _end(self, watch: Watch) -> None:
-        """Takes a watch back from the member."""
+    def _end(self, watch: Watch, *, soon: bool = True) -> None:
+        """Takes a watch back from the member; not `soon`, when what comes for it meanwhile is little."""
         if watch.id:
             if watch.next:
                 watch.next = self.seen(watch) + 1
             del self._at_member[watch.id]
-            self._ask(End(watch.id))
+            self._ask(End(watch.id), soon=soon)
             watch.detached()
 
-    def _ask(self, item: Item) -> None:
+    def _ask(self, item: Item, *, soon: bool = True) -> None:
         stream = self._stream
-        if stream is not None:
-            self._items.append(encode_item(item))
-            if not stream.asking:
-                stream.asking = True
-                self.loop.call_soon(self._send, stream)
+        if stream is None:
+            return
+        self._items.append(encode_item(item))
+        if stream.asking:
+            return
+        if soon:
+            stream.asking = True
+            self.loop.call_soon(self._send, stream)
+        elif stream.asking_later is None:
+            stream.asking_later = self.loop.call_later(WATCH_END_S, self._send_late, stream)
+
+    def _send_late(self, stream: _Stream) -> None:
+        stream.asking_later = None
+        if not stream.asking:
+            self._send(stream)
 
     def _send(self, stream: _Stream) -> None:
         """Sends what is asked for, as much as an exchange takes; one is under way at a time, so that order is kept."""

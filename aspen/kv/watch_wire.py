@@ -50,7 +50,7 @@ _KV: Final = Struct("<QQQqII")
 
 _IS_BEGIN, _IS_END, _IS_PROGRESS = 1, 2, 3
 _IS_EVENTS, _IS_CREATED, _IS_MARK, _IS_CANCELLED = 1, 2, 3, 4
-_NO_PUT, _NO_DELETE, _PREV_KV, _FRAGMENT, _LEADER = 1, 2, 4, 8, 16
+_NO_PUT, _NO_DELETE, _PREV_KV, _FRAGMENT, _LEADER, _UNSAID = 1, 2, 4, 8, 16, 32
 _DELETE, _HAS_PREV = 1, 2
 
 
@@ -63,6 +63,8 @@ class Begin(NamedTuple):
     start: int
     options: Options
     require_leader: bool = False
+    unsaid: bool = False
+    """Nobody waits to hear that it has begun: that is said along with something else."""
 
 
 class End(NamedTuple):
@@ -159,6 +161,7 @@ def encode_item(item: Item) -> bytes:
             | options.prev_kv * _PREV_KV
             | options.fragment * _FRAGMENT
             | item.require_leader * _LEADER
+            | item.unsaid * _UNSAID
         )
         head = _BEGIN.pack(_IS_BEGIN, item.watch, flags, item.start, len(item.key), len(item.end))
         return head + item.key + item.end
@@ -189,7 +192,7 @@ def decode_ask(body: bytes) -> list[Item]:
                     bool(flags & _NO_PUT), bool(flags & _NO_DELETE), bool(flags & _PREV_KV), bool(flags & _FRAGMENT)
                 )
                 key, end = body[at : at + key_size], body[at + key_size : stop]
-                items.append(Begin(watch, key, end, start, options, bool(flags & _LEADER)))
+                items.append(Begin(watch, key, end, start, options, bool(flags & _LEADER), bool(flags & _UNSAID)))
                 at = stop
             else:
                 kind, watch = _ITEM.unpack_from(body, at)

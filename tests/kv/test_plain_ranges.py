@@ -108,9 +108,11 @@ def test_versions_of_one_key_are_not_read_one_by_one(rig: Rig, monkeypatch: pyte
         return found
 
     monkeypatch.setattr(WriteBehind, "rows", counted)
-    for revision in (0, 4_500, 10):
-        rig.machine.read(encode_command(RangeRequest(b"k", b"l", revision)))
-    assert sum(rows) < 200
+    for order in (SortOrder.NONE, SortOrder.DESCEND):
+        for revision in (0, 4_500, 10):
+            rig.machine.read(encode_command(RangeRequest(b"k", b"l", revision, sort_order=order)))
+        assert 0 < sum(rows) < 200
+        rows.clear()
 
 
 def test_rot_is_noticed_in_a_range(rig: Rig) -> None:

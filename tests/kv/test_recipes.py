@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aspen import Actor, call, spawn
-from aspen.errors import CallTimeout, LeaseLost, UsageError
+from aspen.errors import CallTimeout, LeaseLost, Unknown, UsageError
 from aspen.kv import Kv, connect, put
 from aspen.kv.interactive import Transaction, transactional
 from aspen.kv.recipes import Held, Leader
+from aspen.kv.recipes.keys import base, key_of, span_of
 from tests.kv.planting import restore
 from tests.kv.recipe_bugs import planted
 from tests.kv.recipe_campaign import locks, queues
@@ -65,6 +65,67 @@ def test_a_lock_has_a_token_and_one_holder_at_a_time_in_the_order_of_coming() ->
         assert await stores.on("n1", lambda kv: kv.lock("x").line()) == []
 
     run(scenario, 3)
+
+
+def test_a_line_has_no_more_keys_the_more_often_it_was_stood_in() -> None:
+    async def work(kv: Kv) -> None:
+        async with await kv.lease(10) as lease:
+            for _ in range(10):
+                async with kv.lock("x"), kv.lock("y", lease=lease):
+                    pass
+            with pytest.raises(CallTimeout):
+                async with kv.lock("x", lease=lease):
+                    await kv.lock("x", timeout=0).acquire()
+            async with kv.lock("x"):
+                pass
+        async with kv.watch(*span_of(base("lock", "x")), start=2, no_delete=True) as watch:
+            keys = [(await anext(watch)).kv.key for _ in range(13)]
+        assert keys[:11] == keys[:1] * 11
+        assert len(set(keys)) == 2
+        assert kv.places.take()[1] <= 3
+
+    on_one(work)
+
+
+def test_a_key_whose_end_is_not_certain_is_not_used_again() -> None:
+    async def work(kv: Kv) -> None:
+        async def unknown(id: int, *, timeout: float | None = None) -> Any:
+            await revoke(id, timeout=timeout)
+            raise Unknown("nobody knows")
+
+        revoke, keys = kv.revoke, []
+        for lost in (True, False, False):
+            kv.revoke = unknown if lost else revoke  # type: ignore[method-assign]
+            held = await kv.lock("x").acquire()
+            keys.append(held.key)
+            await held.release()
+            if not lost:  # It is told once that its key is free.
+                await held.release()
+        assert keys[0] != keys[1] == keys[2]
+        one, other = await kv.lock("x").acquire(), kv.places.take()
+        assert other[1] != kv.places.take()[1]
+        await one.release()
+
+    on_one(work)
+
+
+def test_clients_that_have_drawn_the_same_number_do_not_share_a_place() -> None:
+    async def work(kv: Kv) -> None:
+        client, number = kv.places.take()
+        kv.places.give_back(client, number)
+        theirs = key_of(base("lock", "x"), client, number)
+        await kv.put(theirs, b"somebody")
+        with pytest.raises(CallTimeout, match="before it is somebody"):
+            await kv.lock("x", timeout=0).acquire()
+        waiting = asyncio.ensure_future(kv.lock("x").acquire())
+        await asyncio.sleep(1)
+        await kv.delete(theirs)
+        held = await waiting
+        assert held.key != theirs
+        assert await kv.get(theirs) is None
+        await held.release()
+
+    on_one(work)
 
 
 def test_waiting_is_bounded_and_says_who_holds_it() -> None:
@@ -143,18 +204,9 @@ def test_who_waits_under_a_lease_that_ends_is_not_granted_the_lock() -> None:
 @pytest.mark.parametrize("bug", ["", "watches_from_now"])
 def test_what_happens_between_the_look_and_the_watch_is_seen(bug: str) -> None:
     async def work(kv: Kv) -> None:
-        watch = kv.watch
-
-        def slow(*args: Any, **kwargs: Any) -> Any:
-            @asynccontextmanager
-            async def begun() -> Any:
-                await asyncio.sleep(1)
-                async with watch(*args, **kwargs) as entered:
-                    yield entered
-
-            return begun()
-
-        kv.watch = slow  # type: ignore[method-assign]
+        begin, loop = kv._watches._begin, asyncio.get_running_loop()
+        # A second goes by until the member hears of a watch.
+        kv._watches._begin = lambda watch: loop.call_later(1, begin, watch)  # type: ignore[method-assign]
         first = await kv.lock("x").acquire()
         waiting = asyncio.ensure_future(kv.lock("x", timeout=10).acquire())
         await asyncio.sleep(0.5)
@@ -174,7 +226,7 @@ def test_what_happens_between_the_look_and_the_watch_is_seen(bug: str) -> None:
     [
         (locks, "no_fencing", "lock.fenced"),
         (locks, "no_condition", "lock.condition"),
-        (locks, "in_the_order_of_keys", "lock.exclusive"),
+        (locks, "in_the_order_of_keys", "lock.order"),
         (queues, "taken_out_at_once", "queue.lost"),
         (queues, "acknowledged_without_a_claim", "queue.lost"),
         (queues, "claims_of_another_moment", "queue.claim"),

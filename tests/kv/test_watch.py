@@ -19,6 +19,7 @@ from aspen.kv.options import WATCHES
 from aspen.kv.types import Event, Keyspace, KeyValue
 from aspen.kv.watch_actor import WatchActor
 from aspen.kv.watch_wire import AskProgress, Begin, End
+from aspen.limits import WATCH_LINGER_S
 from aspen.trust import Role
 from tests.kv.stores import Stores, run
 
@@ -66,6 +67,51 @@ def status(stores: Stores, node: str) -> dict[str, int]:
     process = stores.cluster.node(node).system.whereis(WATCHES)
     found: dict[str, int] = process.actor.format_status()
     return found
+
+
+def test_that_a_watch_has_begun_is_said_with_its_first_event_when_nobody_waits_for_it() -> None:
+    async def work(kv: Kv) -> None:
+        last = (await kv.put(b"a", b"1")).revision
+        async with kv.watch(b"z"):
+            watch = kv.watch(b"a", start=last + 1)
+            watch.begin()
+            await asyncio.sleep(0.5)
+            before = status(stores_of[0], "n1")
+            assert before["watches"] == 2
+            await kv.put(b"a", b"2")
+            assert seen(await read(watch, 1)) == [(last + 1, b"a", b"2")]
+            assert watch.created_in == before["answered"] + 1 == status(stores_of[0], "n1")["answered"]
+            watch.close()
+            with pytest.raises(UsageError, match="a watch with a start"):
+                kv.watch(b"a").begin()
+
+    stores_of: list[Stores] = []
+
+    async def scenario(stores: Stores) -> None:
+        stores_of.append(stores)
+        await stores.on("n1", work)
+
+    run(scenario, 1)
+
+
+def test_who_watches_again_soon_finds_the_stream_open() -> None:
+    async def scenario(stores: Stores) -> None:
+        async def work(kv: Kv) -> None:
+            async with kv.watch(b"a"):
+                stream = kv._watches._stream
+            await asyncio.sleep(WATCH_LINGER_S * 3 / 4)
+            assert status(stores, "n1") == {**status(stores, "n1"), "streams": 1, "watches": 0}
+            async with kv.watch(b"b") as watch:
+                assert kv._watches._stream is stream
+                await asyncio.sleep(WATCH_LINGER_S * 2)
+                await kv.put(b"b", b"1")
+                assert len(await read(watch, 1)) == 1
+            await asyncio.sleep(WATCH_LINGER_S + 0.5)
+            assert status(stores, "n1")["streams"] == 0
+
+        await stores.on("n1", work)
+
+    run(scenario, 1)
 
 
 def test_start_zero_is_after_the_revision_that_the_block_is_entered_at() -> None:
@@ -221,7 +267,7 @@ def test_a_watch_that_nobody_reads_is_taken_back_and_misses_nothing() -> None:
                 assert [int(event.kv.value.rstrip(b"\0")) for event in events] == list(range(count))
                 await kv.delete(b"a")
                 assert len(await read(watch, 1)) == len(await read(other, 1)) == 1
-            await asyncio.sleep(1)
+            await asyncio.sleep(WATCH_LINGER_S + 1)
             assert status(stores, "n1")["streams"] == 0
 
         await stores.on("n1", work)
@@ -304,7 +350,7 @@ def test_the_watch_of_an_actor_that_is_killed_ends() -> None:
             await asyncio.sleep(1)
             assert status(stores, "n1")["watches"] == 1
             kill(watcher)
-            await asyncio.sleep(1)
+            await asyncio.sleep(WATCH_LINGER_S + 1)
             assert status(stores, "n1")["streams"] == 0
 
         await stores.on("n1", work)

@@ -58,7 +58,8 @@ class Campaign(Claiming):
     async def acquire(self) -> Office:
         """Waits until it leads. Raises as `Claiming.acquire`."""
         held = await super().acquire()
-        return Office(self._kv, self._line.what, held.key, held.token, held.lease, self._lease is None)
+        own = self._lease is None
+        return Office(self._kv, self._line.what, held.key, held.token, held.lease, own, held.place)
 
     async def __aenter__(self) -> Office:
         held = await super().__aenter__()
@@ -79,7 +80,7 @@ class Election:
     ) -> Campaign:
         """Stands for election with a value that all see. `timeout` is in seconds, 0 does not wait."""
         space = self._space
-        line = Line(f"the lead of {self._name!r}", lambda lease, number: key_of(space, lease, number), span_of(space))
+        line = Line(f"the lead of {self._name!r}", lambda client, number: key_of(space, client, number), span_of(space))
         return Campaign(self._kv, line, ttl=self._ttl, timeout=timeout, value=value, lease=lease, cancel=cancel)
 
     async def leader(self) -> Leader | None:

@@ -17,15 +17,16 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from aspen.errors import AspenError, CallTimeout, Compacted, LeaseLost, LeaseNotFound, UsageError
+from aspen.errors import AspenError, CallTimeout, Compacted, LeaseLost, LeaseNotFound, Overloaded, UsageError
 from aspen.kv.holding import Lease
-from aspen.kv.txn import TxnBuilder, create_revision, delete, put
+from aspen.kv.txn import TxnBuilder, create_revision, delete, missing, put
 from aspen.kv.txn import lease as lease_of
 from aspen.kv.types import Compare, KeyValue, RangeRequest, RangeResult, SortOrder, SortTarget, TxnRequest
-from aspen.limits import LEASE_REVOKE_S
+from aspen.limits import LEASE_REVOKE_S, RECIPE_PLACES_TRIED_MAX
 
 if TYPE_CHECKING:
     from aspen.kv.client import Kv
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
 class Held:
     """Something is held: a lock, a permit, an office."""
 
-    def __init__(self, kv: Kv, what: str, key: bytes, token: int, lease: Lease, own: bool) -> None:
+    def __init__(
+        self, kv: Kv, what: str, key: bytes, token: int, lease: Lease, own: bool, place: Place | None = None
+    ) -> None:
+        """`own`: the lease was granted for it. `place` is told when it is given up."""
         self._kv, self._what, self._own = kv, what, own
         self.key = key
         self.token = token
         """Grows from holder to holder. What is protected refuses a smaller one than it has seen."""
         self.lease = lease
+        self.place = place
         self._released = False
 
     @property
@@ -77,10 +82,12 @@ class Held:
             CallTimeout, Unknown: only of what is held under a lease of the caller's; it may be held still.
         """
         self._released = True
-        if self._own:
-            await self.lease.revoke()
-        else:
+        if not self._own:
             await self._kv.txn().when(self.check()).then(delete(self.key)).commit(timeout=LEASE_REVOKE_S)
+        elif not await self.lease.revoke():
+            return  # It ends by itself.
+        if self.place is not None:
+            self.place.left()
 
     def _gone(self) -> LeaseLost:
         return LeaseLost(f"{self._what} is lost, or may be: its lease has ended; give up what it protects")
@@ -93,7 +100,7 @@ class Line:
     what: str
     """For messages: lock 'x'."""
     key: Callable[[int, int], bytes]
-    """Of a lease and a number, the key of one's own place."""
+    """Of a client and a number, the key of one's own place."""
     blocking: tuple[bytes, bytes]
     """Keys of this range that are older stand before one."""
     allowed: int = 0
@@ -131,12 +138,13 @@ class Claiming:
         """
         own = self._lease is None
         lease = self._lease or await self._kv.lease(self._ttl, timeout=max(self._timeout_s, LEASE_REVOKE_S))
-        place = Place(self._kv, self._line, lease, self._kv.number())
+        place = Place(self._kv, self._line, lease)
         try:
             return await self._wait(place, own)
         except BaseException:
             if own:
-                await lease.revoke()
+                if await lease.revoke():  # So nothing of it is there, and whatever is on its way is refused.
+                    place.left()
             else:
                 with contextlib.suppress(AspenError):
                     await self._kv.delete(place.key, timeout=LEASE_REVOKE_S)
@@ -160,7 +168,7 @@ class Claiming:
                 f"{self._line.what} was not to be had within {self._timeout_s:g} s"
                 f"{place.holder()}; the place in line is given up"
             ) from None
-        held = Held(self._kv, self._line.what, place.key, place.token, lease, own)
+        held = Held(self._kv, self._line.what, place.key, place.token, lease, own, place)
         held.verify()
         return held
 
@@ -182,30 +190,88 @@ class Claiming:
         return None if stack is None else await stack.__aexit__(kind, error, trace)
 
 
+class Places:
+    """Tells the places of one client apart: by a number that it has drawn for itself, and others that are used again.
+
+    Whoever looks at a line passes every key that was ever in it, until the store compacts: with a new key for each
+    place a lock would be the slower the more often it was held. A number is used again only when it is certain that
+    nothing of the place that had it is there, or on its way.
+    """
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self._draw = draw
+        self._client = 0
+        self._free: list[int] = []
+        self._count = 0
+
+    def take(self) -> tuple[int, int]:
+        """A number of the client, and one of a place."""
+        if not self._client:
+            self._client = 1 + int(self._draw() * (1 << 53))
+        if self._free:
+            return self._client, heappop(self._free)
+        self._count += 1
+        return self._client, self._count
+
+    def give_back(self, client: int, number: int) -> None:
+        """Nothing of a place is there any more."""
+        if client == self._client:
+            heappush(self._free, number)
+
+    def collided(self, client: int) -> None:
+        """There is something of another client that has drawn the same number: another is drawn."""
+        if client == self._client:
+            self._client, self._count = 0, 0
+            self._free.clear()
+
+
 class Place:
     """A place in line."""
 
-    def __init__(self, kv: Kv, line: Line, lease: Lease, number: int) -> None:
+    def __init__(self, kv: Kv, line: Line, lease: Lease) -> None:
         self._kv, self._line, self.lease = kv, line, lease
-        self.key = line.key(lease.id, number)
+        self._name = kv.places.take()
+        self._is_left = False
+        self.key = line.key(*self._name)
         self.token = 0
         self._revision = 0
+        self._gone_at = 0
+        """The revision at which something before the place was seen to go; 0: it was not."""
         self._before: tuple[KeyValue, ...] = ()
 
     async def enter(self, value: bytes) -> tuple[KeyValue, ...]:
         """Takes the place; returns what is before it, the last first, at most one more than is allowed."""
-        request = TxnRequest((), (self._ahead(0), put(self.key, value, lease=self.lease.id)))
-        try:
-            done = await self._kv.execute(request)
-        except LeaseNotFound:
-            raise self._gone() from None
-        self.token = done.revision
-        return self._seen(done.revision, done.responses[0])
+        for _ in range(RECIPE_PLACES_TRIED_MAX):
+            enter = (self._ahead(0), put(self.key, value, lease=self.lease.id))
+            try:
+                done = await self._kv.execute(TxnRequest((missing(self.key),), enter))
+            except LeaseNotFound:
+                raise self._gone() from None
+            if done.succeeded:
+                self.token = done.revision
+                return self._seen(done.revision, done.responses[0])
+            self._kv.places.collided(self._name[0])
+            self._name = self._kv.places.take()
+            self.key = self._line.key(*self._name)
+        raise Overloaded(f"{RECIPE_PLACES_TRIED_MAX} keys in the line for {self._line.what} were taken; try again")
+
+    def left(self) -> None:
+        """Nothing of it is there any more, or on its way: others of this client may stand under its key."""
+        if not self._is_left:
+            self._is_left = True
+            self._kv.places.give_back(*self._name)
 
     async def look(self) -> tuple[KeyValue, ...]:
-        """What is before the place now. Raises LeaseLost: the place itself is gone."""
+        """What is before the place now. Raises LeaseLost: the place itself is gone.
+
+        Any moment since what was waited for will do: nothing older can come, and the place stands as long as its
+        lease, of whose clock `verify` asks afterwards. So a member that has seen so much need not ask the others.
+        """
         there = (create_revision(self.key) == self.token, lease_of(self.key) == self.lease.id)
-        done = await self._kv.execute(TxnRequest(there, (self._ahead(self.token - 1),)))
+        request = TxnRequest(there, (self._ahead(self.token - 1),))
+        done = await self._kv.execute(request, consistency="serializable") if self._gone_at else None
+        if done is None or done.revision < self._gone_at:
+            done = await self._kv.execute(request)
         if not done.succeeded:
             raise self._gone()
         return self._seen(done.revision, done.responses[0])
@@ -214,11 +280,16 @@ class Place:
         """Returns when something before the place may have gone."""
         alone = self._line.allowed == 0
         start, end = (before[0].key, b"") if alone else self._line.blocking
+        watch = self._kv.watch(start, end, start=self._revision + 1, no_put=True)
+        self._gone_at = 0
         try:
-            async with self._kv.watch(start, end, start=self._revision + 1, no_put=True) as watch:
-                await watch.__anext__()
-        except (Compacted, CallTimeout):
+            watch.begin()
+            event = await watch.__anext__()
+            self._gone_at = event.kv.mod_revision
+        except Compacted:
             return  # Looking again tells.
+        finally:
+            watch.close()
 
     def holder(self) -> str:
         """Who stands before it, for messages."""

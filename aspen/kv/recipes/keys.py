@@ -1,9 +1,9 @@
 """Where recipes keep what they know: under tuples that begin with "aspen", then the kind, then the name.
 
-    ("aspen", "lock", NAME, lease, number)                    a place in line; the value says who
-    ("aspen", "rwlock", NAME, "read" | "write", lease, number)
-    ("aspen", "semaphore", NAME, "place", lease, number)      and ("aspen", "semaphore", NAME, "permits")
-    ("aspen", "election", NAME, lease, number)                the value is what the candidate proclaims
+    ("aspen", "lock", NAME, client, number)                   a place in line; the value says who
+    ("aspen", "rwlock", NAME, "read" | "write", client, number)
+    ("aspen", "semaphore", NAME, "place", client, number)     and ("aspen", "semaphore", NAME, "permits")
+    ("aspen", "election", NAME, client, number)               the value is what the candidate proclaims
     ("aspen", "barrier", NAME)
     ("aspen", "gate", NAME, "in", lease, number)              of a double barrier, and (..., "open")
     ("aspen", "counter", NAME)                                eight bytes, little-endian, signed

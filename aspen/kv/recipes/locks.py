@@ -30,7 +30,7 @@ class Lock(Claiming):
         self, kv: Kv, name: str, *, ttl: int, timeout: float, who: str, lease: Lease | None, cancel: bool
     ) -> None:
         self._space = space = base("lock", name)
-        line = Line(f"lock {name!r}", lambda lease, number: key_of(space, lease, number), span_of(space))
+        line = Line(f"lock {name!r}", lambda client, number: key_of(space, client, number), span_of(space))
         super().__init__(kv, line, ttl=ttl, timeout=timeout, value=who.encode(), lease=lease, cancel=cancel)
 
     async def line(self) -> list[tuple[str, int]]:
@@ -59,7 +59,7 @@ class RwLock:
 
     def _claiming(self, kind: str, blocking: tuple[bytes, bytes]) -> Claiming:
         space = self._space
-        line = Line(f"{kind} lock {self._name!r}", lambda lease, number: key_of(space, kind, lease, number), blocking)
+        line = Line(f"{kind} lock {self._name!r}", lambda client, number: key_of(space, kind, client, number), blocking)
         return Claiming(
             self._kv, line, ttl=self._ttl, timeout=self._timeout_s, value=self._who.encode(), cancel=self._cancel
         )
@@ -86,7 +86,7 @@ class Semaphore(Claiming):
         self._space = space = base("semaphore", name)
         line = Line(
             f"a permit of semaphore {name!r}",
-            lambda lease, number: key_of(space, "place", lease, number),
+            lambda client, number: key_of(space, "place", client, number),
             span_of(space, "place"),
             permits - 1,
         )

@@ -9,6 +9,7 @@ from aspen.kv.holding import Lease
 from aspen.kv.recipes.barriers import Barrier, DoubleBarrier
 from aspen.kv.recipes.counting import Counter, RateLimiter
 from aspen.kv.recipes.election import Election
+from aspen.kv.recipes.held import Places
 from aspen.kv.recipes.locks import Lock, RwLock, Semaphore
 from aspen.kv.recipes.queues import Queue
 from aspen.kv.recipes.services import Registry
@@ -24,6 +25,14 @@ class Recipes:
     something is cancelled when it is lost."""
 
     _number = 0
+    _places: Places | None = None
+
+    @property
+    def places(self) -> Places:
+        """What tells this client's places in lines apart."""
+        if self._places is None:
+            self._places = Places(self._kv.draw)
+        return self._places
 
     def number(self) -> int:
         """Tells what this client holds under one lease apart."""
