@@ -102,6 +102,12 @@ NODE_MONITORS_MAX = 1_000
 REMOTE_CALLS_KEPT_MIN = 64
 """Calls under way with a peer beyond which those that were given up are looked for and forgotten."""
 
+REMOTE_HEAD_BYTES_MAX = 1_024
+"""What names the handler of an actor; one that is larger is sent with each message anew."""
+
+REMOTE_HEADS_MAX = 1_024
+"""Of one peer, as they are kept by who has read them."""
+
 FAR_START_S = 60.0
 """How long `start_on` waits for an actor to be ready on another node."""
 

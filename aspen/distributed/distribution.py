@@ -20,6 +20,7 @@ from aspen.actor.behaviour import INFO
 from aspen.actor.sending import send_slow
 from aspen.distributed import roles
 from aspen.distributed.frames import DATA, LOSSY
+from aspen.distributed.heads import HEADS
 from aspen.distributed.joining import TakenIn
 from aspen.distributed.links import Links, Pin
 from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Seed
@@ -109,7 +110,7 @@ class Distribution(Actor):
         joining.on_bound(peers.address)
         self._process.more().names.append(peers.close)  # whatever happens next
         ports = replace(system.ports, peers=peers)
-        me = Me(joining.node_id, system.boot, peers.address)
+        me = Me(joining.node_id, system.boot, peers.address, frozenset({HEADS}))
         self._links = Links(ports, me, self, self._address_of)
         self._process.more().names.append(self._close)
         self._remote = Remote(system, _ActorCarrier(self), joining.role_of)
@@ -176,7 +177,8 @@ class Distribution(Actor):
         kind = message[:1]
         try:
             if kind == _ACTORS:
-                self._hold(peer)
+                if peer not in self._actor_pins:
+                    self._hold(peer)
                 self._remote.on_message(peer, message, 1)
                 return
             body, role = message[1:], self._roles.get(peer)
@@ -242,6 +244,7 @@ class Distribution(Actor):
         """A session stands."""
         self._connected.add(peer)
         self._roles[peer] = self._joining.role_of(peer)
+        self._remote.on_session_up(peer, self._links.features(peer))
         self._members.on_peer_up(peer)
 
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
@@ -299,7 +302,8 @@ class Distribution(Actor):
         try:
             if peer not in self._up and peer not in self._connected:
                 raise NotReachable("it is not in the cluster now")
-            self._hold(peer)
+            if peer not in self._actor_pins:
+                self._hold(peer)
             return self._links.send(peer, DATA, message)
         except NotReachable as error:
             why = str(error)
@@ -404,13 +408,7 @@ class _ActorCarrier:
     prefix = _ACTORS
 
     def __init__(self, owner: Distribution) -> None:
-        self._owner = owner
-
-    def send(self, peer: str, message: bytes) -> bool:
-        return self._owner.send_actors(peer, message)
-
-    def fail(self, peer: str, reason: str) -> None:
-        self._owner.fail(peer, reason)
+        self.send, self.fail = owner.send_actors, owner.fail
 
 
 class _MembershipCarrier:

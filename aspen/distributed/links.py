@@ -69,7 +69,7 @@ class Pin:
 class _Entry:
     """A link and what belongs to it here."""
 
-    __slots__ = ("dialled", "downs", "failures", "is_running", "link", "timer", "timer_ns")
+    __slots__ = ("dialled", "downs", "failures", "features", "is_running", "link", "timer", "timer_ns")
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -79,6 +79,8 @@ class _Entry:
         """How many ends of sessions its user was told of."""
         self.failures = 0
         """How many of them were failures."""
+        self.features: frozenset[str] = frozenset()
+        """What both ends of its latest session can do."""
         self.is_running = False
         self.timer: Timer | None = None
         self.timer_ns = 0
@@ -136,11 +138,14 @@ class Links:
             raise UsageError(f"lane {lane}: links have the lanes {', '.join(map(str, LANES))}")
         if len(message) > size_max:
             raise UsageError(f"a message of {len(message)} bytes on lane {lane}; at most {size_max}: send it in pieces")
-        entry = self._reachable(peer)
+        entry = self._entries.get(peer)
+        if entry is None or self._closed or not entry.link.is_up:
+            entry = self._reachable(peer)
         if entry is None or entry.downs != entry.link.downs:  # Its end is yet to be told.
             return False
         accepted = entry.link.send(lane, message, flow, self._now_ns())
-        self._touch(entry)
+        if entry not in self._dirty:
+            self._touch(entry)
         return accepted
 
     def pin(self, peer: str) -> Pin:
@@ -181,6 +186,11 @@ class Links:
     def sessions(self) -> dict[str, int]:
         """The peers with which a session stands, and their incarnations."""
         return {peer: entry.link.peer_incarnation for peer, entry in self._entries.items() if entry.link.is_up}
+
+    def features(self, peer: str) -> frozenset[str]:
+        """What both ends of the session with a peer can do."""
+        entry = self._entries.get(peer)
+        return entry.features if entry is not None else frozenset()
 
     def link(self, peer: str) -> Link | None:
         """The link with a peer, to look at."""
@@ -355,7 +365,8 @@ class Links:
                         on_message(peer, lane, message)
                     except Exception:
                         log.exception("the handler of a message from %s failed", peer)
-            case SessionUp(incarnation, protocol, _):
+            case SessionUp(incarnation, protocol, features):
+                entry.features = features
                 log.info("a session with %s, incarnation %d, protocol %d", peer, incarnation, protocol)
                 self._tell(self._handler.on_session_up, peer, incarnation)
             case SessionDown(incarnation, reason, why):

@@ -22,6 +22,7 @@ peer with another number of fields refuses the message; add a new class instead.
     scan      the grammar of a frame, checked on the bytes
     encode    messages to bytes
     decode    bytes to messages; copy
+    flat      both, for a few plain values
     remote    exceptions
     registry  which types travel, and how
 """
@@ -32,7 +33,7 @@ import aspen.errors
 import aspen.types
 from aspen.errors import BadFrame, NotEncodable
 from aspen.wire.decode import copy, decode, decode_partly
-from aspen.wire.encode import encode, encode_last
+from aspen.wire.encode import encode
 from aspen.wire.registry import message, register, register_custom, type_id_of
 from aspen.wire.remote import RemoteError, remote_traceback
 
@@ -44,7 +45,6 @@ __all__ = [
     "decode",
     "decode_partly",
     "encode",
-    "encode_last",
     "message",
     "register",
     "register_custom",

@@ -15,6 +15,7 @@ import cbor2
 from aspen.errors import BadFrame
 from aspen.limits import FRAME_BYTES_MAX, WIRE_DEPTH_MAX
 from aspen.wire.encode import HASH_COLLISIONS_MAX, encode, few_collisions
+from aspen.wire.flat import FLAT_FRAME_BYTES_MIN, read_flat
 from aspen.wire.scan import TAG_FROZENSET, TAG_PAIRS, TAG_SET, TAG_TUPLE, TAG_TYPED, scan
 
 Reader = Callable[[Sequence[Any]], object]
@@ -44,6 +45,10 @@ def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYT
     """
     if type(data) is not bytes:
         data = bytes(data)
+    if FLAT_FRAME_BYTES_MIN <= size_bytes_max >= len(data) - start:
+        flat = read_flat(data, start)
+        if flat is not None:
+            return flat
     return _loads(data, size_bytes_max, _UNTAG, start)
 
 
