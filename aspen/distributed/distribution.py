@@ -172,7 +172,7 @@ class Distribution(Actor):
 
     # -- what the links tell: `LinksHandler` ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
+    def on_message(self, peer: str, lane: int, message: bytes | wire.Pieces) -> None:
         """A message came."""
         kind = message[:1]
         try:
@@ -297,7 +297,7 @@ class Distribution(Actor):
         if peer not in self._actor_pins:
             self._actor_pins[peer] = self._links.pin(peer)
 
-    def send_actors(self, peer: str, message: bytes) -> bool:
+    def send_actors(self, peer: str, message: bytes | wire.Pieces) -> bool:
         """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
             if peer not in self._up and peer not in self._connected:

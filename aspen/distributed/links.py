@@ -29,6 +29,7 @@ from aspen.errors import NotReachable, Overloaded, UsageError
 from aspen.limits import LINK_CHUNK_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINKS_MAX
 from aspen.traits import Ports, Timer
 from aspen.types import NOCONNECTION
+from aspen.wire import Pieces
 
 log = logging.getLogger("aspen.links")
 
@@ -36,8 +37,8 @@ log = logging.getLogger("aspen.links")
 class LinksHandler(Protocol):
     """Who is told what happens on the links of a node. All on the loop; what it raises is logged."""
 
-    def on_message(self, peer: str, lane: int, message: bytes, /) -> None:
-        """A message came."""
+    def on_message(self, peer: str, lane: int, message: bytes | Pieces, /) -> None:
+        """A message came, in pieces if it is a large one."""
         ...
 
     def on_session_up(self, peer: str, incarnation: int, /) -> None:
@@ -122,7 +123,7 @@ class Links:
 
     # -- what its users call --------------------------------------------------------------------------------
 
-    def send(self, peer: str, lane: int, message: bytes, flow: int = 0) -> bool:
+    def send(self, peer: str, lane: int, message: bytes | Pieces, flow: int = 0) -> bool:
         """Queues a message; True: accepted, so it arrives or the session ends. False: certainly not sent, for now.
 
         On a reliable lane False means that too much waits: slow down, or try again later. On the lossy lane True

@@ -60,6 +60,7 @@ from aspen.limits import FAR_START_S, LINK_MESSAGE_BYTES_MAX, REMOTE_CALLS_KEPT_
 from aspen.otp.starting import Child, start_in
 from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
+from aspen.wire import Pieces
 
 # What a message is about: its first item.
 CAST: Final = 0
@@ -82,7 +83,7 @@ class Carrier(Protocol):
     prefix: bytes
     """What a message to another node's actors begins with on this carrier."""
 
-    def send(self, peer: str, message: bytes, /) -> bool:
+    def send(self, peer: str, message: bytes | Pieces, /) -> bool:
         """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
         ...
 
@@ -256,10 +257,10 @@ class Remote:
             peer = self._peers[name] = Peer(name, self._handlers[role], self._forms[role])
         return peer
 
-    def _encode(self, head: bytes, value: object) -> bytes:
-        return wire.encode(value, LINK_MESSAGE_BYTES_MAX - len(head), head)
+    def _encode(self, head: bytes, value: object) -> bytes | Pieces:
+        return wire.encode_pieces(value, LINK_MESSAGE_BYTES_MAX - len(head), head)
 
-    def _tuple(self, message: tuple[Any, ...]) -> bytes:
+    def _tuple(self, message: tuple[Any, ...]) -> bytes | Pieces:
         return self._encode(self._carrier.prefix, message)
 
     def _signal(self, node: str, message: tuple[Any, ...]) -> None:
@@ -267,7 +268,7 @@ class Remote:
         if not self._carrier.send(node, self._tuple(message)):
             self._carrier.fail(node, "too much waits for this peer; a link or a monitor could not be told")
 
-    def _ask(self, node: str, id: int, reply: Reply[Any], data: bytes) -> None:
+    def _ask(self, node: str, id: int, reply: Reply[Any], data: bytes | Pieces) -> None:
         if not self._carrier.send(node, data):
             reply.fail(Overloaded(f"too much waits for node {node}; not sent: slow down, or try again later"))
             return
@@ -305,7 +306,7 @@ class Remote:
         """A session with a peer stands, in which both have these features."""
         self._peer(peer).reads_heads = HEADS in features
 
-    def on_message(self, peer: str, data: bytes, start: int = 0) -> None:
+    def on_message(self, peer: str, data: bytes | Pieces, start: int = 0) -> None:
         """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
         try:
             known = self._peers.get(peer) or self._peer(peer)
@@ -329,7 +330,7 @@ class Remote:
             handler = handler if refuse is None else partial(refuse, why)
         handler(peer, *message[1:])
 
-    def _take_cast(self, peer: Peer, data: bytes, at: int) -> None:
+    def _take_cast(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
         head = peer.heads.get(data[at:start]) or self._head(peer, data[at:start])
         args, why = _read(data, start)
@@ -339,7 +340,7 @@ class Remote:
             self.not_understood += 1
             self._refuse_cast(why, peer, head.address, head.name, args)
 
-    def _take_call(self, peer: Peer, data: bytes, at: int) -> None:
+    def _take_call(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
         head = peer.heads.get(data[at:start]) or self._head(peer, data[at:start])
         id, left_ns, start = read_asked(data, start)
@@ -350,7 +351,7 @@ class Remote:
             self.not_understood += 1
             self.answer(peer, id, self._not_executed(why), None)
 
-    def _take_answer(self, peer: Peer, data: bytes, at: int) -> None:
+    def _take_answer(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         id = int.from_bytes(data[at + 1 : at + 9], "big")
         value, why = _read(data, at + 9)
         if why is None:
@@ -548,7 +549,7 @@ class Remote:
         self.system.ports.loop.asyncio.create_task(start(), name=f"start {kind} for {peer.name}")
 
 
-def _read(data: bytes, start: int) -> tuple[Any, str | None]:
+def _read(data: bytes | Pieces, start: int) -> tuple[Any, str | None]:
     """The value there; and when a class is not known here, a text in its place, and why."""
     try:
         return wire.decode(data, start=start), None
