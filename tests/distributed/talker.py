@@ -54,7 +54,7 @@ class Talker:
         tell("boot", incarnation)
 
     def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        self.tell("got", lane, message)
+        self.tell("got", lane, bytes(message))
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         self.tell("up", incarnation)
