@@ -47,7 +47,7 @@ class Talker:
         return self.world.logs[self.name, peer]
 
     def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        self.log(peer).events.append(("got", lane, name_of(message)))
+        self.log(peer).events.append(("got", lane, name_of(bytes(message))))
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         self.log(peer).events.append(("up", incarnation))
