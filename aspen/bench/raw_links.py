@@ -40,8 +40,13 @@ class _Node:
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
         """Nothing to do."""
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: list[bytes]) -> None:
+        """Messages came."""
+        for message in messages:
+            self.on_message(peer, message)
+
+    def on_message(self, peer: str, message: bytes) -> None:
+        """One of them."""
         raise NotImplementedError
 
 
@@ -52,8 +57,8 @@ class Echo(_Node):
         super().__init__("echo", "caller")
         self._bytes = 0
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
+    def on_message(self, peer: str, message: bytes) -> None:
+        """One of them."""
         if message[:1] == _CALL:
             self.links.send(peer, DATA, message)
             return
@@ -72,7 +77,7 @@ class Caller(_Node):
         self._outstanding_bytes = 0
         self._room = asyncio.Event()
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
+    def on_message(self, peer: str, message: bytes) -> None:
         """An answer came."""
         if message == _DONE:
             self._outstanding_bytes -= _ACKNOWLEDGED_EVERY_BYTES

@@ -172,15 +172,20 @@ class Distribution(Actor):
 
     # -- what the links tell: `LinksHandler` ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: list[bytes]) -> None:
+        """Messages came."""
+        first = 0
+        while first < len(messages):
+            if messages[first][:1] == _ACTORS:
+                self._hold(peer)
+                first = self._remote.on_messages(peer, messages, first)
+            else:
+                self._on_message(peer, messages[first])
+                first += 1
+
+    def _on_message(self, peer: str, message: bytes) -> None:
         kind = message[:1]
         try:
-            if kind == _ACTORS:
-                if peer not in self._actor_pins:
-                    self._hold(peer)
-                self._remote.on_message(peer, message, 1)
-                return
             body, role = message[1:], self._roles.get(peer)
             if kind == _MEMBERSHIP:
                 self._members.on_frame(peer, body, role)
@@ -205,6 +210,8 @@ class Distribution(Actor):
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
         except AccessDenied as error:
             self._links.end_session(peer, f"it sent what it may not: {error}")
+        except Exception:
+            log.exception("a message from %s could not be taken", peer)
 
     def _on_taken_in(self, peer: str, news: object) -> None:
         if type(news) is not TakenIn:
@@ -300,7 +307,7 @@ class Distribution(Actor):
     def send_actors(self, peer: str, message: bytes) -> bool:
         """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
-            if peer not in self._up and peer not in self._connected:
+            if peer not in self._connected and peer not in self._up:
                 raise NotReachable("it is not in the cluster now")
             if peer not in self._actor_pins:
                 self._hold(peer)

@@ -109,7 +109,7 @@ class Head:
         boot, serial, kind, name = self.address
         system = self.system
         if name is not None:
-            return system.whereis(name) or system.tombstone(name)
+            return system.names.get(name) or system.whereis(name) or system.tombstone(name)
         if boot == system.boot:
             found = system.table.get(serial)
             if found is not None:

@@ -36,8 +36,8 @@ log = logging.getLogger("aspen.links")
 class LinksHandler(Protocol):
     """Who is told what happens on the links of a node. All on the loop; what it raises is logged."""
 
-    def on_message(self, peer: str, lane: int, message: bytes, /) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: list[bytes], /) -> None:
+        """Messages came, in this order. What it raises for one is lost with those after it: take each by itself."""
         ...
 
     def on_session_up(self, peer: str, incarnation: int, /) -> None:
@@ -359,12 +359,10 @@ class Links:
                 # What is refused here is as good as lost on the way: the link sends it again, if it must arrive.
                 self._transport.send(peer, lane, frame)
             case Deliver(lane, messages):
-                on_message = self._handler.on_message
-                for message in messages:
-                    try:
-                        on_message(peer, lane, message)
-                    except Exception:
-                        log.exception("the handler of a message from %s failed", peer)
+                try:
+                    self._handler.on_messages(peer, lane, messages)
+                except Exception:
+                    log.exception("the handler of messages from %s failed", peer)
             case SessionUp(incarnation, protocol, features):
                 entry.features = features
                 log.info("a session with %s, incarnation %d, protocol %d", peer, incarnation, protocol)

@@ -17,6 +17,7 @@ Ordering: messages and signals to one actor arrive in the order in which this no
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -56,10 +57,12 @@ from aspen.errors import (
     StartFailed,
     UsageError,
 )
-from aspen.limits import FAR_START_S, LINK_MESSAGE_BYTES_MAX, REMOTE_CALLS_KEPT_MIN, REMOTE_HEADS_MAX
+from aspen.limits import FAR_START_S, FRAME_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, REMOTE_CALLS_KEPT_MIN, REMOTE_HEADS_MAX
 from aspen.otp.starting import Child, start_in
 from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
+
+log = logging.getLogger("aspen.remote")
 
 # What a message is about: its first item.
 CAST: Final = 0
@@ -133,7 +136,7 @@ class Remote:
             "ANSWER": (ANSWER_FORM, self._take_answer),
         }
         self._forms: dict[Role | None, Forms] = {
-            role: {form: take for name, (form, take) in forms.items() if name in signals_of(role)}
+            role: {form: take if name in signals_of(role) else self._forbid for name, (form, take) in forms.items()}
             for role in (*Role, None)
         }
         self._refusers: dict[int, Callable[..., None]] = {
@@ -305,19 +308,31 @@ class Remote:
         """A session with a peer stands, in which both have these features."""
         self._peer(peer).reads_heads = HEADS in features
 
-    def on_message(self, peer: str, data: bytes, start: int = 0) -> None:
-        """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
-        try:
-            known = self._peers.get(peer) or self._peer(peer)
-            take = known.forms.get(data[start : start + 1])
-            if take is not None:
-                take(known, data, start)
-            else:
-                self._take_tuple(known, *_read(data, start))
-        except (BadFrame, TypeError, ValueError, AttributeError, IndexError) as error:
-            self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+    def on_message(self, peer: str, data: bytes) -> None:
+        """Takes a message of a peer. One that makes no sense ends the session."""
+        self.on_messages(peer, [data], 0)
 
-    def _take_tuple(self, peer: Peer, message: object, why: str | None) -> None:
+    def on_messages(self, peer: str, messages: list[bytes], first: int) -> int:
+        """Takes messages of a peer, from `first` on, as many as have the carrier's prefix; where the others begin."""
+        known = self._peers.get(peer) or self._peer(peer)
+        form_of, take_tuple = known.forms.get, self._take_tuple
+        prefix = self._carrier.prefix
+        at = len(prefix)
+        for data in messages if not first else messages[first:]:
+            if data[:at] != prefix:
+                break
+            first += 1
+            try:
+                take = form_of(data[at : at + 1], take_tuple)
+                take(known, data, at)
+            except (BadFrame, TypeError, ValueError, AttributeError, IndexError) as error:
+                self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+            except Exception:
+                log.exception("a message from %s could not be taken", peer)
+        return first
+
+    def _take_tuple(self, peer: Peer, data: bytes, start: int) -> None:
+        message, why = _read(data, start)
         if type(message) is not tuple or not message:
             raise BadFrame("a message between nodes is a tuple")
         handler = peer.handlers.get(message[0])
@@ -328,6 +343,9 @@ class Remote:
             refuse = self._refusers.get(message[0])
             handler = handler if refuse is None else partial(refuse, why)
         handler(peer, *message[1:])
+
+    def _forbid(self, peer: Peer, data: bytes, at: int) -> None:
+        raise BadFrame(f"there is no message of form {data[at]} that it may send")
 
     def _take_cast(self, peer: Peer, data: bytes, at: int) -> None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
@@ -551,7 +569,7 @@ class Remote:
 def _read(data: bytes, start: int) -> tuple[Any, str | None]:
     """The value there; and when a class is not known here, a text in its place, and why."""
     try:
-        return wire.decode(data, start=start), None
+        return wire.decode(data, FRAME_BYTES_MAX, start), None
     except BadFrame:
         value, whys = wire.decode_partly(data, start)
         return value, whys[0] if whys else None

@@ -53,8 +53,9 @@ class Talker:
         self.number = 0
         tell("boot", incarnation)
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        self.tell("got", lane, message)
+    def on_messages(self, peer: str, lane: int, messages: list[bytes]) -> None:
+        for message in messages:
+            self.tell("got", lane, message)
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         self.tell("up", incarnation)

@@ -46,8 +46,9 @@ class Talker:
     def log(self, peer: str) -> Log:
         return self.world.logs[self.name, peer]
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        self.log(peer).events.append(("got", lane, name_of(message)))
+    def on_messages(self, peer: str, lane: int, messages: list[bytes]) -> None:
+        for message in messages:
+            self.log(peer).events.append(("got", lane, name_of(message)))
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         self.log(peer).events.append(("up", incarnation))
