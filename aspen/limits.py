@@ -41,6 +41,12 @@ GC_FULL_EVERY = 50
 """Thresholds of Python's cycle collector on a node: new objects before a look at the young, and how many looks at a
 generation before one at the next. Python's own 700, 10, 10 cost a fifth of the time of spawning a million actors."""
 
+MALLOC_KEPT_BYTES_MAX = 64 * 1024 * 1024
+"""Of freed memory that a process keeps at the end of each of its heaps for later, and does not give back."""
+
+MALLOC_MMAP_BYTES_MIN = 16 * 1024 * 1024
+"""What is larger comes from the kernel and goes back to it, each time."""
+
 # -- calls and exits ------------------------------------------------------------------------
 
 CALL_TIMEOUT_S = 5.0
@@ -1097,6 +1103,7 @@ _check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be rea
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
 _check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
 _check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")
+_check(FRAME_BYTES_MAX * 2 < MALLOC_MMAP_BYTES_MIN <= MALLOC_KEPT_BYTES_MAX, "memory for a large message is kept")
 _check(LINK_CHUNK_BYTES_MAX * 2 <= LINK_UNACKED_BYTES_MAX, "a chunk is on its way while another is acknowledged")
 _check(LINK_BATCH_BYTES_MAX < LINK_CHUNK_BYTES_MAX < FRAME_BYTES_MAX, "a chunk fits a frame")
 _check(LINK_MESSAGE_BYTES_MAX <= LINK_CREDIT_BYTES, "one message never waits for credit for ever")

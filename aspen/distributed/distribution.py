@@ -10,7 +10,7 @@ It lives as long as the actor. When that is started anew, so are the links, and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -172,7 +172,7 @@ class Distribution(Actor):
 
     # -- what the links tell: `LinksHandler` ---------------------------------------------------------------------
 
-    def on_messages(self, peer: str, lane: int, messages: list[bytes]) -> None:
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | wire.Pieces]) -> None:
         """Messages came."""
         first = 0
         while first < len(messages):
@@ -183,7 +183,7 @@ class Distribution(Actor):
                 self._on_message(peer, messages[first])
                 first += 1
 
-    def _on_message(self, peer: str, message: bytes) -> None:
+    def _on_message(self, peer: str, message: bytes | wire.Pieces) -> None:
         kind = message[:1]
         try:
             body, role = message[1:], self._roles.get(peer)
@@ -304,7 +304,7 @@ class Distribution(Actor):
         if peer not in self._actor_pins:
             self._actor_pins[peer] = self._links.pin(peer)
 
-    def send_actors(self, peer: str, message: bytes) -> bool:
+    def send_actors(self, peer: str, message: bytes | wire.Pieces) -> bool:
         """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
             if peer not in self._connected and peer not in self._up:

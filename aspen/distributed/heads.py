@@ -67,12 +67,12 @@ def asked(number: int, left_ns: int | None) -> bytes:
     return _asked.pack(number, _FOR_EVER_NS if left_ns is None else max(0, left_ns))
 
 
-def read_asked(data: bytes, start: int) -> tuple[int, int | None, int]:
+def read_asked(data: bytes | wire.Pieces, start: int) -> tuple[int, int | None, int]:
     """Number and time left of a call, and where its arguments begin. Raises BadFrame."""
     end = start + _asked.size
     if len(data) < end:
         raise BadFrame("a call has a number and the time left")
-    number, left_ns = _asked.unpack_from(data, start)
+    number, left_ns = _asked.unpack(data[start:end])
     return number, left_ns if left_ns >= 0 else None, end
 
 

@@ -18,7 +18,7 @@ Nothing is sent before the loop's current turn ends: what is sent in one turn sh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from aspen.errors import NotReachable, Overloaded, UsageError
 from aspen.limits import LINK_CHUNK_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINKS_MAX
 from aspen.traits import Ports, Timer
 from aspen.types import NOCONNECTION
+from aspen.wire import Pieces
 
 log = logging.getLogger("aspen.links")
 
@@ -36,8 +37,8 @@ log = logging.getLogger("aspen.links")
 class LinksHandler(Protocol):
     """Who is told what happens on the links of a node. All on the loop; what it raises is logged."""
 
-    def on_messages(self, peer: str, lane: int, messages: list[bytes], /) -> None:
-        """Messages came, in this order. What it raises for one is lost with those after it: take each by itself."""
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | Pieces], /) -> None:
+        """Messages came, in this order; large ones in pieces. Take each by itself: what raises loses the rest."""
         ...
 
     def on_session_up(self, peer: str, incarnation: int, /) -> None:
@@ -122,7 +123,7 @@ class Links:
 
     # -- what its users call --------------------------------------------------------------------------------
 
-    def send(self, peer: str, lane: int, message: bytes, flow: int = 0) -> bool:
+    def send(self, peer: str, lane: int, message: bytes | Pieces, flow: int = 0) -> bool:
         """Queues a message; True: accepted, so it arrives or the session ends. False: certainly not sent, for now.
 
         On a reliable lane False means that too much waits: slow down, or try again later. On the lossy lane True

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -61,6 +61,7 @@ from aspen.limits import FAR_START_S, FRAME_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, R
 from aspen.otp.starting import Child, start_in
 from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
+from aspen.wire import Pieces
 
 log = logging.getLogger("aspen.remote")
 
@@ -85,7 +86,7 @@ class Carrier(Protocol):
     prefix: bytes
     """What a message to another node's actors begins with on this carrier."""
 
-    def send(self, peer: str, message: bytes, /) -> bool:
+    def send(self, peer: str, message: bytes | Pieces, /) -> bool:
         """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
         ...
 
@@ -259,10 +260,10 @@ class Remote:
             peer = self._peers[name] = Peer(name, self._handlers[role], self._forms[role])
         return peer
 
-    def _encode(self, head: bytes, value: object) -> bytes:
-        return wire.encode(value, LINK_MESSAGE_BYTES_MAX - len(head), head)
+    def _encode(self, head: bytes, value: object) -> bytes | Pieces:
+        return wire.encode_pieces(value, LINK_MESSAGE_BYTES_MAX - len(head), head)
 
-    def _tuple(self, message: tuple[Any, ...]) -> bytes:
+    def _tuple(self, message: tuple[Any, ...]) -> bytes | Pieces:
         return self._encode(self._carrier.prefix, message)
 
     def _signal(self, node: str, message: tuple[Any, ...]) -> None:
@@ -270,7 +271,7 @@ class Remote:
         if not self._carrier.send(node, self._tuple(message)):
             self._carrier.fail(node, "too much waits for this peer; a link or a monitor could not be told")
 
-    def _ask(self, node: str, id: int, reply: Reply[Any], data: bytes) -> None:
+    def _ask(self, node: str, id: int, reply: Reply[Any], data: bytes | Pieces) -> None:
         if not self._carrier.send(node, data):
             reply.fail(Overloaded(f"too much waits for node {node}; not sent: slow down, or try again later"))
             return
@@ -308,11 +309,11 @@ class Remote:
         """A session with a peer stands, in which both have these features."""
         self._peer(peer).reads_heads = HEADS in features
 
-    def on_message(self, peer: str, data: bytes) -> None:
+    def on_message(self, peer: str, data: bytes | Pieces) -> None:
         """Takes a message of a peer. One that makes no sense ends the session."""
         self.on_messages(peer, [data], 0)
 
-    def on_messages(self, peer: str, messages: list[bytes], first: int) -> int:
+    def on_messages(self, peer: str, messages: Sequence[bytes | Pieces], first: int) -> int:
         """Takes messages of a peer, from `first` on, as many as have the carrier's prefix; where the others begin."""
         known = self._peers.get(peer) or self._peer(peer)
         form_of, take_tuple = known.forms.get, self._take_tuple
@@ -331,7 +332,7 @@ class Remote:
                 log.exception("a message from %s could not be taken", peer)
         return first
 
-    def _take_tuple(self, peer: Peer, data: bytes, start: int) -> None:
+    def _take_tuple(self, peer: Peer, data: bytes | Pieces, start: int) -> None:
         message, why = _read(data, start)
         if type(message) is not tuple or not message:
             raise BadFrame("a message between nodes is a tuple")
@@ -344,10 +345,10 @@ class Remote:
             handler = handler if refuse is None else partial(refuse, why)
         handler(peer, *message[1:])
 
-    def _forbid(self, peer: Peer, data: bytes, at: int) -> None:
+    def _forbid(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         raise BadFrame(f"there is no message of form {data[at]} that it may send")
 
-    def _take_cast(self, peer: Peer, data: bytes, at: int) -> None:
+    def _take_cast(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
         head = peer.heads.get(data[at:start]) or self._head(peer, data[at:start])
         args, why = _read(data, start)
@@ -357,7 +358,7 @@ class Remote:
             self.not_understood += 1
             self._refuse_cast(why, peer, head.address, head.name, args)
 
-    def _take_call(self, peer: Peer, data: bytes, at: int) -> None:
+    def _take_call(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
         head = peer.heads.get(data[at:start]) or self._head(peer, data[at:start])
         id, left_ns, start = read_asked(data, start)
@@ -368,7 +369,7 @@ class Remote:
             self.not_understood += 1
             self.answer(peer, id, self._not_executed(why), None)
 
-    def _take_answer(self, peer: Peer, data: bytes, at: int) -> None:
+    def _take_answer(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
         id = int.from_bytes(data[at + 1 : at + 9], "big")
         value, why = _read(data, at + 9)
         if why is None:
@@ -566,7 +567,7 @@ class Remote:
         self.system.ports.loop.asyncio.create_task(start(), name=f"start {kind} for {peer.name}")
 
 
-def _read(data: bytes, start: int) -> tuple[Any, str | None]:
+def _read(data: bytes | Pieces, start: int) -> tuple[Any, str | None]:
     """The value there; and when a class is not known here, a text in its place, and why."""
     try:
         return wire.decode(data, FRAME_BYTES_MAX, start), None

@@ -34,6 +34,7 @@ from aspen.limits import (
     LINK_UNACKED_BYTES_MAX,
     LINK_UNACKED_FRAMES_MAX,
 )
+from aspen.wire import Pieces
 
 _TRANSFERS_PER_STREAM: Final = (1 << 32) - 1
 
@@ -43,7 +44,7 @@ class _Large:
     """A large message that waits, or is being sent."""
 
     flow: int
-    message: bytes
+    message: Pieces
     after: int
     """How many small messages had been queued before it: those go first."""
     id: int = 0
@@ -62,10 +63,10 @@ class Outbox:
         self.smalls: deque[bytes] = deque()
         self._smalls_taken = 0
         self._larges: deque[_Large] = deque()
-        self._blocked: dict[int, deque[bytes]] = {}
+        self._blocked: dict[int, deque[bytes | Pieces]] = {}
         """By flow with a large message underway: what was queued after it."""
 
-    def offer(self, message: bytes, flow: int) -> bool:
+    def offer(self, message: bytes | Pieces, flow: int) -> bool:
         """Queues a message; False when there is no room."""
         size = len(message)
         if self.messages >= LINK_QUEUE_MESSAGES_MAX or self.bytes + size > LINK_QUEUE_BYTES_MAX:
@@ -78,7 +79,7 @@ class Outbox:
         elif size > LINK_BATCH_BYTES_MAX:
             self._block(flow, message)
         else:
-            self.smalls.append(message)
+            self.smalls.append(bytes(message))
         return True
 
     def take_smalls(self, messages_max: int, bytes_max: int) -> tuple[list[bytes], int]:
@@ -114,10 +115,12 @@ class Outbox:
             if len(message) > LINK_BATCH_BYTES_MAX:
                 self._block(large.flow, message, waiting)
                 return
-            self.smalls.append(message)
+            self.smalls.append(bytes(message))
 
-    def _block(self, flow: int, message: bytes, behind: deque[bytes] | None = None) -> None:
+    def _block(self, flow: int, message: bytes | Pieces, behind: deque[bytes | Pieces] | None = None) -> None:
         self._blocked[flow] = behind if behind is not None else deque()
+        if isinstance(message, bytes):
+            message = Pieces((message,))
         self._larges.append(_Large(flow, message, self._smalls_taken + len(self.smalls)))
 
 
@@ -253,12 +256,13 @@ class Stream:
             return False
         large = transfers.popleft()
         total = len(large.message)
-        part = memoryview(large.message)[large.sent_bytes : large.sent_bytes + LINK_CHUNK_BYTES_MAX]
-        large.sent_bytes += len(part)
-        self._chunk_bytes += len(part)
+        size = min(LINK_CHUNK_BYTES_MAX, total - large.sent_bytes)
+        part = large.message.between(large.sent_bytes, large.sent_bytes + size)
+        large.sent_bytes += size
+        self._chunk_bytes += size
         self.sent += 1
-        frame = frames.chunk(session, self.sent, self.acknowledge(), large.id, total, part)
-        self._unacked.append(_Unacked(self.sent, frame, len(part), is_chunk=True))
+        frame = frames.chunk(session, self.sent, self.acknowledge(), large.id, total, *part)
+        self._unacked.append(_Unacked(self.sent, frame, size, is_chunk=True))
         packed.append(frame)
         if large.sent_bytes < total:
             transfers.append(large)
@@ -305,7 +309,7 @@ class Stream:
 
     # -- receiving ----------------------------------------------------------------------------------------
 
-    def take(self, data: Data) -> list[bytes]:
+    def take(self, data: Data) -> list[bytes] | list[Pieces]:
         """The messages that a frame completes; none when it came before or out of turn.
 
         Raises:
@@ -319,6 +323,7 @@ class Stream:
         self.gap = False
         self.ack_wanted = True
         self.since_ack_frames += 1
+        messages: list[bytes] | list[Pieces]
         if data.transfer:
             messages = self._take_chunk(data)
         else:
@@ -330,7 +335,7 @@ class Stream:
             self.ack_due = True
         return messages
 
-    def _take_chunk(self, data: Data) -> list[bytes]:
+    def _take_chunk(self, data: Data) -> list[Pieces]:
         partial = self._partials.get(data.transfer)
         if partial is None:
             if len(self._partials) >= LINK_TRANSFERS_MAX:
@@ -346,7 +351,7 @@ class Stream:
         if partial.got_bytes < partial.total_bytes:
             return []
         del self._partials[data.transfer]
-        return [b"".join(partial.parts)]
+        return [Pieces(partial.parts)]
 
     def _count(self, messages: int, size: int) -> None:
         self._taken_messages += messages

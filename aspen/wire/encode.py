@@ -17,6 +17,7 @@ from typing import Any, Final
 from aspen.errors import NotEncodable
 from aspen.limits import FRAME_BYTES_MAX, WIRE_DEPTH_MAX
 from aspen.wire.flat import FLAT_FRAME_BYTES_MIN, write_flat
+from aspen.wire.pieces import Pieces
 from aspen.wire.scan import (
     BIGINT_BYTES_MAX,
     ITEM_BYTES_MIN,
@@ -97,6 +98,11 @@ def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes =
     Raises:
         NotEncodable: the message holds something else, or is too large or too deep. Names where.
     """
+    return bytes(encode_pieces(value, size_bytes_max, prefix))
+
+
+def encode_pieces(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes = b"") -> bytes | Pieces:
+    """As `encode`, but large bytes in a tuple of plain values are not copied: then it comes in pieces."""
     start = len(prefix)
     if type(value) is tuple and size_bytes_max >= FLAT_FRAME_BYTES_MIN:
         flat = write_flat(prefix, value, size_bytes_max)

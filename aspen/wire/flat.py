@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
+from aspen.limits import LINK_BATCH_BYTES_MAX
+from aspen.wire.pieces import Pieces
 from aspen.wire.scan import ITEM_BYTES_MIN, TAG_TUPLE
 
 FLAT_ITEMS_MAX: Final = 8
@@ -22,7 +24,7 @@ _pack_16: Final = struct.Struct(">BH").pack
 _pack_32: Final = struct.Struct(">BI").pack
 _pack_64: Final = struct.Struct(">BQ").pack
 _pack_float: Final = struct.Struct(">Bd").pack
-_unpack_float: Final = struct.Struct(">d").unpack_from
+_unpack_float: Final = struct.Struct(">d").unpack
 _U64_MAX: Final = (1 << 64) - 1
 
 
@@ -45,8 +47,12 @@ def _long_head(major: int, argument: int) -> bytes:
     return _pack_64(major << 5 | 27, argument)
 
 
-def write_flat(head: bytes, items: tuple[Any, ...], size_bytes_max: int) -> bytes | None:
-    """`head`, and the bytes of these items; None when they are too many, or not plain, or more than so many bytes."""
+def write_flat(head: bytes, items: tuple[Any, ...], size_bytes_max: int) -> bytes | Pieces | None:
+    """`head`, and the bytes of these items; None when they are too many, or not plain, or more than so many bytes.
+
+    In pieces when one of them is too large to share a frame of a link: it stays where it is.
+    """
+    large = False
     if len(items) > FLAT_ITEMS_MAX:
         return None
     parts = [head, _TUPLES[len(items)]]
@@ -54,9 +60,13 @@ def write_flat(head: bytes, items: tuple[Any, ...], size_bytes_max: int) -> byte
         kind = type(item)
         if kind is bytes:
             size = len(item)
-            if size > size_bytes_max:
+            if size < 256:
+                parts.append(_BYTES[size])
+            elif size > size_bytes_max:
                 return None
-            parts.append(_BYTES[size] if size < 256 else _long_head(2, size))
+            else:
+                large = large or size > LINK_BATCH_BYTES_MAX
+                parts.append(_long_head(2, size))
             parts.append(item)
         elif kind is int:
             if 0 <= item < 256:
@@ -83,11 +93,11 @@ def write_flat(head: bytes, items: tuple[Any, ...], size_bytes_max: int) -> byte
             parts.append(_pack_float(0xFB, item))
         else:
             return None
-    data = b"".join(parts)
+    data = Pieces(parts) if large else b"".join(parts)
     return data if len(data) - len(head) <= size_bytes_max else None
 
 
-def read_flat(data: bytes, start: int) -> tuple[Any, ...] | None:
+def read_flat(data: bytes | Pieces, start: int) -> tuple[Any, ...] | None:
     """The items that `data` holds from `start` to its end; None when that is anything else, or nothing."""
     at = start + 4
     places = _RANGES.get(data[start:at])
@@ -122,7 +132,7 @@ def read_flat(data: bytes, start: int) -> tuple[Any, ...] | None:
             elif head == 0xF4:
                 items.append(False)
             elif head == 0xFB:
-                items.append(_unpack_float(data, at)[0])
+                items.append(_unpack_float(data[at : at + 8])[0])
                 at += 8
             else:
                 return None

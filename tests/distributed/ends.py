@@ -100,7 +100,7 @@ class End:
                 case Transmit(lane, frame):
                     self.transmit(lane, frame)
                 case Deliver(lane, messages):
-                    self.log.events.extend(("got", lane, message) for message in messages)
+                    self.log.events.extend(("got", lane, bytes(message)) for message in messages)
                 case SessionUp(incarnation, protocol, features):
                     self.log.events.append(("up", incarnation, protocol, features))
                 case SessionDown(incarnation, reason, why):
