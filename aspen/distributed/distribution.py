@@ -307,9 +307,9 @@ class Distribution(Actor):
     def send_actors(self, peer: str, message: bytes | wire.Pieces) -> bool:
         """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
-            if peer not in self._connected and peer not in self._up:
-                raise NotReachable("it is not in the cluster now")
             if peer not in self._actor_pins:
+                if peer not in self._up and peer not in self._connected:
+                    raise NotReachable("it is not in the cluster now")
                 self._hold(peer)
             return self._links.send(peer, DATA, message)
         except NotReachable as error:

@@ -36,8 +36,11 @@ ANSWER_FORM: Final = b"\3"
 _FIELDS: Final = 6
 _size: Final = struct.Struct(">H")
 _asked: Final = struct.Struct(">Qq")
+asked: Final = _asked.pack
+"""`asked(number, left_ns)`: what follows the head of a call."""
 _number: Final = struct.Struct(">Q")
-_FOR_EVER_NS: Final = -1
+FOR_EVER: Final = -1
+"""As the time left."""
 _PLAIN_NAMES: Final = (type(None), str, int, bytes)
 """Of names that the peer can read whatever classes it knows. An actor with another name is sent tuples."""
 
@@ -60,11 +63,6 @@ def _head(form: bytes, target: RemoteProcess, name: str, urgent: bool) -> bytes:
     except NotEncodable:
         return b""
     return form + _size.pack(len(head)) + head
-
-
-def asked(number: int, left_ns: int | None) -> bytes:
-    """What follows the head of a call; None as the time left is for ever."""
-    return _asked.pack(number, _FOR_EVER_NS if left_ns is None else max(0, left_ns))
 
 
 def read_asked(data: bytes | wire.Pieces, start: int) -> tuple[int, int | None, int]:

@@ -34,6 +34,7 @@ from aspen.distributed.heads import (
     ANSWER_FORM,
     CALL_FORM,
     CAST_FORM,
+    FOR_EVER,
     HEADS,
     Head,
     address_of,
@@ -189,7 +190,7 @@ class Remote:
         """Sends a call; `reply` is answered, or fails."""
         left_ns = None
         if reply.deadline < FOREVER_NS:
-            left_ns = reply.deadline - self.system.scheduler.mono_ns()
+            left_ns = max(0, reply.deadline - self.system.scheduler.mono_ns())
         self._count = id = self._count + 1
         node = target.far_pid.node
         peer = self._peers.get(node) or self._peer(node)
@@ -200,7 +201,7 @@ class Remote:
             if not head:
                 head = heads[name, urgent] = call_head(self._carrier.prefix, target, name, urgent)
         if head:
-            data = self._encode(head + asked(id, left_ns), args)
+            data = self._encode(head + asked(id, FOR_EVER if left_ns is None else left_ns), args)
         else:
             data = self._tuple((CALL, id, address_of(target), name, args, left_ns, urgent))
         self._ask(node, id, reply, data)
