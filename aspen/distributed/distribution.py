@@ -174,14 +174,15 @@ class Distribution(Actor):
 
     def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | wire.Pieces]) -> None:
         """Messages came."""
-        first = 0
-        while first < len(messages):
-            if messages[first][:1] == _ACTORS:
+        left = iter(messages)
+        message = next(left, None)
+        while message is not None:
+            if message[:1] == _ACTORS:
                 self._hold(peer)
-                first = self._remote.on_messages(peer, messages, first)
+                message = self._remote.on_messages(peer, message, left)
             else:
-                self._on_message(peer, messages[first])
-                first += 1
+                self._on_message(peer, message)
+                message = next(left, None)
 
     def _on_message(self, peer: str, message: bytes | wire.Pieces) -> None:
         kind = message[:1]

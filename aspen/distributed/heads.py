@@ -127,13 +127,13 @@ class Head:
         return why
 
 
-def read_head(system: System, data: bytes) -> Head:
-    """The head with these bytes, which begin with the form.
+def read_head(system: System, data: bytes, at: int) -> Head:
+    """The head with these bytes, which begin with the form, at `at`.
 
     Raises:
         BadFrame: there is no such head.
     """
-    fields = wire.decode(data, REMOTE_HEAD_BYTES_MAX, 3)
+    fields = wire.decode(data, REMOTE_HEAD_BYTES_MAX, at + 3)
     if type(fields) is not tuple or len(fields) != _FIELDS:
         raise BadFrame(f"a head has {_FIELDS} fields")
-    return Head(system, fields[:4], fields[4], is_call=data[:1] == CALL_FORM, urgent=fields[5])
+    return Head(system, fields[:4], fields[4], is_call=data[at : at + 1] == CALL_FORM, urgent=fields[5])
