@@ -317,6 +317,9 @@ LINK_MESSAGE_BYTES_MAX = FRAME_BYTES_MAX
 LINK_CHUNK_BYTES_MAX = 256 * 1024
 """A large message goes in chunks of this size, between which others pass. Also the largest lossy message."""
 
+LINK_CHUNKS_MAX = 1_024
+"""Chunks of one message: each costs its receiver memory beside its bytes."""
+
 LINK_BATCH_BYTES_MAX = 64 * 1024
 """Bytes of messages that share a frame. A larger message is a large one, and goes in chunks."""
 
@@ -1106,6 +1109,7 @@ _check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")
 _check(FRAME_BYTES_MAX * 2 < MALLOC_MMAP_BYTES_MIN <= MALLOC_KEPT_BYTES_MAX, "memory for a large message is kept")
 _check(LINK_CHUNK_BYTES_MAX * 2 <= LINK_UNACKED_BYTES_MAX, "a chunk is on its way while another is acknowledged")
 _check(LINK_BATCH_BYTES_MAX < LINK_CHUNK_BYTES_MAX < FRAME_BYTES_MAX, "a chunk fits a frame")
+_check(LINK_MESSAGE_BYTES_MAX * 4 <= LINK_CHUNKS_MAX * LINK_CHUNK_BYTES_MAX, "smaller chunks may be sent")
 _check(LINK_MESSAGE_BYTES_MAX <= LINK_CREDIT_BYTES, "one message never waits for credit for ever")
 _check(LINK_MESSAGE_BYTES_MAX <= LINK_QUEUE_BYTES_MAX, "one message may wait")
 _check(LINK_UNACKED_FRAMES_MAX * 2 < PEER_FRAMES_QUEUED_MAX, "a link stays below the high-water mark")

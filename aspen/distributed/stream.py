@@ -28,6 +28,7 @@ from aspen.limits import (
     LINK_BATCH_BYTES_MAX,
     LINK_BATCH_MESSAGES_MAX,
     LINK_CHUNK_BYTES_MAX,
+    LINK_CHUNKS_MAX,
     LINK_CREDIT_BYTES,
     LINK_CREDIT_MESSAGES,
     LINK_QUEUE_BYTES_MAX,
@@ -347,6 +348,8 @@ class Stream:
         self.since_ack_bytes += len(part)
         if partial.total_bytes != data.total_bytes or partial.got_bytes > data.total_bytes:
             raise BadFrame("chunks that are more, or of another message, than the first one said")
+        if len(partial.parts) >= LINK_CHUNKS_MAX:
+            raise BadFrame(f"a large message in more than {LINK_CHUNKS_MAX} chunks")
         partial.parts.append(part)
         if partial.got_bytes < partial.total_bytes:
             return []
