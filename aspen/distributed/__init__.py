@@ -35,9 +35,10 @@ from aspen.distributed.distribution import (
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
 from aspen.distributed.links import Links, LinksHandler, Pin
 from aspen.distributed.members import NodeDown, NodeUp, Seed
-from aspen.distributed.remote import Carrier, Remote
+from aspen.distributed.remote import Remote
 from aspen.distributed.starting import start_link_on, start_on, whereis_on
 from aspen.distributed.states import IDLE_CLOSE, Me
+from aspen.distributed.underway import Carrier
 
 __all__ = [
     "CONTROL",

@@ -10,7 +10,7 @@ It lives as long as the actor. When that is started anew, so are the links, and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -172,15 +172,21 @@ class Distribution(Actor):
 
     # -- what the links tell: `LinksHandler` ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, lane: int, message: bytes | wire.Pieces) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | wire.Pieces]) -> None:
+        """Messages came."""
+        left = iter(messages)
+        message = next(left, None)
+        while message is not None:
+            if message[:1] == _ACTORS:
+                self._hold(peer)
+                message = self._remote.on_messages(peer, message, left)
+            else:
+                self._on_message(peer, message)
+                message = next(left, None)
+
+    def _on_message(self, peer: str, message: bytes | wire.Pieces) -> None:
         kind = message[:1]
         try:
-            if kind == _ACTORS:
-                if peer not in self._actor_pins:
-                    self._hold(peer)
-                self._remote.on_message(peer, message, 1)
-                return
             body, role = message[1:], self._roles.get(peer)
             if kind == _MEMBERSHIP:
                 self._members.on_frame(peer, body, role)
@@ -205,6 +211,8 @@ class Distribution(Actor):
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
         except AccessDenied as error:
             self._links.end_session(peer, f"it sent what it may not: {error}")
+        except Exception:
+            log.exception("a message from %s could not be taken", peer)
 
     def _on_taken_in(self, peer: str, news: object) -> None:
         if type(news) is not TakenIn:
@@ -300,9 +308,9 @@ class Distribution(Actor):
     def send_actors(self, peer: str, message: bytes | wire.Pieces) -> bool:
         """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
-            if peer not in self._up and peer not in self._connected:
-                raise NotReachable("it is not in the cluster now")
             if peer not in self._actor_pins:
+                if peer not in self._up and peer not in self._connected:
+                    raise NotReachable("it is not in the cluster now")
                 self._hold(peer)
             return self._links.send(peer, DATA, message)
         except NotReachable as error:

@@ -36,8 +36,11 @@ ANSWER_FORM: Final = b"\3"
 _FIELDS: Final = 6
 _size: Final = struct.Struct(">H")
 _asked: Final = struct.Struct(">Qq")
+asked: Final = _asked.pack
+"""`asked(number, left_ns)`: what follows the head of a call."""
 _number: Final = struct.Struct(">Q")
-_FOR_EVER_NS: Final = -1
+FOR_EVER: Final = -1
+"""As the time left."""
 _PLAIN_NAMES: Final = (type(None), str, int, bytes)
 """Of names that the peer can read whatever classes it knows. An actor with another name is sent tuples."""
 
@@ -60,11 +63,6 @@ def _head(form: bytes, target: RemoteProcess, name: str, urgent: bool) -> bytes:
     except NotEncodable:
         return b""
     return form + _size.pack(len(head)) + head
-
-
-def asked(number: int, left_ns: int | None) -> bytes:
-    """What follows the head of a call; None as the time left is for ever."""
-    return _asked.pack(number, _FOR_EVER_NS if left_ns is None else max(0, left_ns))
 
 
 def read_asked(data: bytes | wire.Pieces, start: int) -> tuple[int, int | None, int]:
@@ -109,7 +107,7 @@ class Head:
         boot, serial, kind, name = self.address
         system = self.system
         if name is not None:
-            return system.whereis(name) or system.tombstone(name)
+            return system.names.get(name) or system.whereis(name) or system.tombstone(name)
         if boot == system.boot:
             found = system.table.get(serial)
             if found is not None:
@@ -129,13 +127,13 @@ class Head:
         return why
 
 
-def read_head(system: System, data: bytes) -> Head:
-    """The head with these bytes, which begin with the form.
+def read_head(system: System, data: bytes, at: int) -> Head:
+    """The head with these bytes, which begin with the form, at `at`.
 
     Raises:
         BadFrame: there is no such head.
     """
-    fields = wire.decode(data, REMOTE_HEAD_BYTES_MAX, 3)
+    fields = wire.decode(data, REMOTE_HEAD_BYTES_MAX, at + 3)
     if type(fields) is not tuple or len(fields) != _FIELDS:
         raise BadFrame(f"a head has {_FIELDS} fields")
-    return Head(system, fields[:4], fields[4], is_call=data[:1] == CALL_FORM, urgent=fields[5])
+    return Head(system, fields[:4], fields[4], is_call=data[at : at + 1] == CALL_FORM, urgent=fields[5])

@@ -47,6 +47,8 @@ class Link:
         self.peer = peer
         self._new_half = new_half
         self.state = State.IDLE
+        self.is_up = False
+        """Whether a session stands."""
         self.address = ""
         """Where the peer is reached, as it says itself, or empty."""
         self.connected = False
@@ -82,11 +84,6 @@ class Link:
         return self._half ^ self._peer_half if self._peer_half else 0
 
     @property
-    def is_up(self) -> bool:
-        """Whether a session stands."""
-        return self.state is State.UP or self.state is State.CLOSING
-
-    @property
     def is_forgettable(self) -> bool:
         """Whether nothing would be lost with it."""
         return self.state is State.IDLE and not self._dialled
@@ -99,7 +96,7 @@ class Link:
 
     def send(self, lane: int, message: bytes | Pieces, flow: int, now_ns: int) -> bool:
         """Queues a message, in this session or, when there is none, the next. False: certainly not sent."""
-        if self.state is State.IDLE:
+        if not self.is_up and self.state is State.IDLE:
             self._call(now_ns)
         if lane == LOSSY:
             return self.is_up and self.connected and self._lossy.offer(bytes(message))
@@ -366,6 +363,7 @@ class Link:
         if after is None:
             raise InvariantBroken(f"a link in state {self.state.name} met {event.name}")
         self.state = after
+        self.is_up = after is State.UP or after is State.CLOSING
 
     def _call(self, now_ns: int) -> None:
         self._begin(now_ns)

@@ -18,7 +18,7 @@ Nothing is sent before the loop's current turn ends: what is sent in one turn sh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -37,8 +37,8 @@ log = logging.getLogger("aspen.links")
 class LinksHandler(Protocol):
     """Who is told what happens on the links of a node. All on the loop; what it raises is logged."""
 
-    def on_message(self, peer: str, lane: int, message: bytes | Pieces, /) -> None:
-        """A message came, in pieces if it is a large one."""
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | Pieces], /) -> None:
+        """Messages came, in this order; large ones in pieces. Take each by itself: what raises loses the rest."""
         ...
 
     def on_session_up(self, peer: str, incarnation: int, /) -> None:
@@ -360,12 +360,10 @@ class Links:
                 # What is refused here is as good as lost on the way: the link sends it again, if it must arrive.
                 self._transport.send(peer, lane, frame)
             case Deliver(lane, messages):
-                on_message = self._handler.on_message
-                for message in messages:
-                    try:
-                        on_message(peer, lane, message)
-                    except Exception:
-                        log.exception("the handler of a message from %s failed", peer)
+                try:
+                    self._handler.on_messages(peer, lane, messages)
+                except Exception:
+                    log.exception("the handler of messages from %s failed", peer)
             case SessionUp(incarnation, protocol, features):
                 entry.features = features
                 log.info("a session with %s, incarnation %d, protocol %d", peer, incarnation, protocol)

@@ -17,10 +17,11 @@ Ordering: messages and signals to one actor arrive in the order in which this no
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from aspen import wire
 from aspen.actor import Process, Reply, System, make_ref
@@ -33,6 +34,7 @@ from aspen.distributed.heads import (
     ANSWER_FORM,
     CALL_FORM,
     CAST_FORM,
+    FOR_EVER,
     HEADS,
     Head,
     address_of,
@@ -44,7 +46,7 @@ from aspen.distributed.heads import (
     read_head,
 )
 from aspen.distributed.roles import signals_of
-from aspen.distributed.underway import FarCaller, FarWatcher, Forms, Handlers, Peer
+from aspen.distributed.underway import Carrier, Data, FarCaller, FarWatcher, Forms, Handlers, Peer, Take
 from aspen.errors import (
     ActorFailed,
     BadFrame,
@@ -56,11 +58,13 @@ from aspen.errors import (
     StartFailed,
     UsageError,
 )
-from aspen.limits import FAR_START_S, LINK_MESSAGE_BYTES_MAX, REMOTE_CALLS_KEPT_MIN, REMOTE_HEADS_MAX
+from aspen.limits import FAR_START_S, FRAME_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, REMOTE_CALLS_KEPT_MIN, REMOTE_HEADS_MAX
 from aspen.otp.starting import Child, start_in
 from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
 from aspen.wire import Pieces
+
+log = logging.getLogger("aspen.remote")
 
 # What a message is about: its first item.
 CAST: Final = 0
@@ -75,21 +79,6 @@ MONITOR: Final = 8
 DEMONITOR: Final = 9
 DOWN: Final = 10
 START: Final = 11
-
-
-class Carrier(Protocol):
-    """What carries messages to peers: the links of this node."""
-
-    prefix: bytes
-    """What a message to another node's actors begins with on this carrier."""
-
-    def send(self, peer: str, message: bytes | Pieces, /) -> bool:
-        """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
-        ...
-
-    def fail(self, peer: str, reason: str, /) -> None:
-        """Ends the session with a peer that sends what makes no sense."""
-        ...
 
 
 class Remote:
@@ -128,13 +117,13 @@ class Remote:
             for role in (*Role, None)
         }
         """By role, what its keys may send. The role of a peer is looked up once a session, not at each message."""
-        forms: dict[str, tuple[bytes, Callable[..., None]]] = {
-            "CAST": (CAST_FORM, self._take_cast),
-            "CALL": (CALL_FORM, self._take_call),
+        forms: dict[str, tuple[bytes, Take]] = {
+            "CAST": (CAST_FORM, self._take_casts),
+            "CALL": (CALL_FORM, self._take_calls),
             "ANSWER": (ANSWER_FORM, self._take_answer),
         }
         self._forms: dict[Role | None, Forms] = {
-            role: {form: take for name, (form, take) in forms.items() if name in signals_of(role)}
+            role: {form: take if name in signals_of(role) else self._forbid for name, (form, take) in forms.items()}
             for role in (*Role, None)
         }
         self._refusers: dict[int, Callable[..., None]] = {
@@ -186,7 +175,7 @@ class Remote:
         """Sends a call; `reply` is answered, or fails."""
         left_ns = None
         if reply.deadline < FOREVER_NS:
-            left_ns = reply.deadline - self.system.scheduler.mono_ns()
+            left_ns = max(0, reply.deadline - self.system.scheduler.mono_ns())
         self._count = id = self._count + 1
         node = target.far_pid.node
         peer = self._peers.get(node) or self._peer(node)
@@ -197,7 +186,7 @@ class Remote:
             if not head:
                 head = heads[name, urgent] = call_head(self._carrier.prefix, target, name, urgent)
         if head:
-            data = self._encode(head + asked(id, left_ns), args)
+            data = self._encode(head + asked(id, FOR_EVER if left_ns is None else left_ns), args)
         else:
             data = self._tuple((CALL, id, address_of(target), name, args, left_ns, urgent))
         self._ask(node, id, reply, data)
@@ -306,19 +295,35 @@ class Remote:
         """A session with a peer stands, in which both have these features."""
         self._peer(peer).reads_heads = HEADS in features
 
-    def on_message(self, peer: str, data: bytes | Pieces, start: int = 0) -> None:
-        """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
-        try:
-            known = self._peers.get(peer) or self._peer(peer)
-            take = known.forms.get(data[start : start + 1])
-            if take is not None:
-                take(known, data, start)
-            else:
-                self._take_tuple(known, *_read(data, start))
-        except (BadFrame, TypeError, ValueError, AttributeError, IndexError) as error:
-            self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+    def on_message(self, peer: str, data: bytes | Pieces) -> None:
+        """Takes a message of a peer. One that makes no sense ends the session."""
+        self.on_messages(peer, data, iter(()))
 
-    def _take_tuple(self, peer: Peer, message: object, why: str | None) -> None:
+    def on_messages(self, peer: str, data: Data, left: Iterator[Data]) -> Data | None:
+        """Takes a message of a peer, and what is left after it, as far as it has the carrier's prefix.
+
+        Returns the first that has not, or None: no more is left.
+        """
+        known = self._peers.get(peer) or self._peer(peer)
+        prefix = self._carrier.prefix
+        at = len(prefix)
+        next_one: Data | None = data
+        while next_one is not None and next_one[:at] == prefix:
+            try:
+                take = known.forms.get(next_one[at : at + 1], self._take_tuple)
+                next_one = take(known, next_one, at, left)
+                continue
+            except (BadFrame, TypeError, ValueError, AttributeError, IndexError) as error:
+                self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+            except Exception:
+                log.exception("a message from %s could not be taken", peer)
+            next_one = next(left, None)
+        return next_one
+
+    # Each takes one message at least, and returns the first of what is left that it has not taken.
+
+    def _take_tuple(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        message, why = _read(data, at)
         if type(message) is not tuple or not message:
             raise BadFrame("a message between nodes is a tuple")
         handler = peer.handlers.get(message[0])
@@ -329,29 +334,45 @@ class Remote:
             refuse = self._refusers.get(message[0])
             handler = handler if refuse is None else partial(refuse, why)
         handler(peer, *message[1:])
+        return next(left, None)
 
-    def _take_cast(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
+    def _forbid(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        raise BadFrame(f"there is no message of form {data[at]} that it may send")
+
+    def _take_casts(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
-        head = peer.heads.get(data[at:start]) or self._head(peer, data[at:start])
-        args, why = _read(data, start)
-        if why is None:
-            self._cast(head, args)
-        else:
-            self.not_understood += 1
-            self._refuse_cast(why, peer, head.address, head.name, args)
+        beginning = data[:start]
+        head = peer.heads.get(beginning) or self._head(peer, beginning, at)
+        target = head.target()
+        next_one: Data | None = data
+        while next_one is not None and next_one[:start] == beginning:
+            args, why = _read(next_one, start)
+            if why is None:
+                self._cast(head, target, args)
+            else:
+                self.not_understood += 1
+                self._refuse_cast(why, peer, head.address, head.name, args)
+            next_one = next(left, None)
+        return next_one
 
-    def _take_call(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
+    def _take_calls(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
         start = at + 3 + (data[at + 1] << 8 | data[at + 2])
-        head = peer.heads.get(data[at:start]) or self._head(peer, data[at:start])
-        id, left_ns, start = read_asked(data, start)
-        args, why = _read(data, start)
-        if why is None:
-            self._call(peer, id, head, args, left_ns)
-        else:
-            self.not_understood += 1
-            self.answer(peer, id, self._not_executed(why), None)
+        beginning = data[:start]
+        head = peer.heads.get(beginning) or self._head(peer, beginning, at)
+        target = head.target()
+        next_one: Data | None = data
+        while next_one is not None and next_one[:start] == beginning:
+            id, left_ns, arguments = read_asked(next_one, start)
+            args, why = _read(next_one, arguments)
+            if why is None:
+                self._call(peer, id, head, target, args, left_ns)
+            else:
+                self.not_understood += 1
+                self.answer(peer, id, self._not_executed(why), None)
+            next_one = next(left, None)
+        return next_one
 
-    def _take_answer(self, peer: Peer, data: bytes | Pieces, at: int) -> None:
+    def _take_answer(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
         id = int.from_bytes(data[at + 1 : at + 9], "big")
         value, why = _read(data, at + 9)
         if why is None:
@@ -359,12 +380,13 @@ class Remote:
         else:
             self.not_understood += 1
             self._refuse_answer(why, peer, id, value)
+        return next(left, None)
 
-    def _head(self, peer: Peer, data: bytes) -> Head:
-        head = read_head(self.system, data)
+    def _head(self, peer: Peer, beginning: bytes, at: int) -> Head:
+        head = read_head(self.system, beginning, at)
         if len(peer.heads) >= REMOTE_HEADS_MAX:
             peer.heads.clear()
-        peer.heads[data] = head
+        peer.heads[beginning] = head
         return head
 
     def on_session_down(self, peer: str, reason: str = "") -> None:
@@ -391,10 +413,10 @@ class Remote:
         return self.resolve(pid, kind, None)
 
     def _on_cast(self, peer: Peer, address: tuple[Any, ...], name: str, args: tuple[Any, ...]) -> None:
-        self._cast(Head(self.system, address, name, is_call=False), args)
+        head = Head(self.system, address, name, is_call=False)
+        self._cast(head, head.target(), args)
 
-    def _cast(self, head: Head, args: tuple[Any, ...]) -> None:
-        target = head.target()
+    def _cast(self, head: Head, target: Process, args: tuple[Any, ...]) -> None:
         why = head.mismatch(target, args)
         if why is not None:
             self.not_understood += 1
@@ -413,10 +435,12 @@ class Remote:
         urgent: bool,
     ) -> None:
         head = Head(self.system, address, name, is_call=True, urgent=urgent)
-        self._call(peer, id, head, args, left_ns)
+        self._call(peer, id, head, head.target(), args, left_ns)
 
-    def _call(self, peer: Peer, id: int, head: Head, args: tuple[Any, ...], left_ns: int | None) -> None:
-        target, name = head.target(), head.name
+    def _call(
+        self, peer: Peer, id: int, head: Head, target: Process, args: tuple[Any, ...], left_ns: int | None
+    ) -> None:
+        name = head.name
         deadline = NEVER_NS if left_ns is None else self.system.scheduler.mono_ns() + left_ns
         reply = FarCaller(self, peer, id, target, deadline)
         if target.wake == DEAD:
@@ -549,10 +573,10 @@ class Remote:
         self.system.ports.loop.asyncio.create_task(start(), name=f"start {kind} for {peer.name}")
 
 
-def _read(data: bytes | Pieces, start: int) -> tuple[Any, str | None]:
+def _read(data: Data, start: int) -> tuple[Any, str | None]:
     """The value there; and when a class is not known here, a text in its place, and why."""
     try:
-        return wire.decode(data, start=start), None
+        return wire.decode(data, FRAME_BYTES_MAX, start), None
     except BadFrame:
         value, whys = wire.decode_partly(data, start)
         return value, whys[0] if whys else None

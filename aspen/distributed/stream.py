@@ -13,8 +13,10 @@ a gap is sent again. Credit, in messages and bytes since the session began, says
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from typing import Final
 
 from aspen.distributed import frames
@@ -80,22 +82,20 @@ class Outbox:
         elif size > LINK_BATCH_BYTES_MAX:
             self._block(flow, message)
         else:
-            self.smalls.append(bytes(message))
+            self.smalls.append(message if type(message) is bytes else bytes(message))
         return True
 
     def take_smalls(self, messages_max: int, bytes_max: int) -> tuple[list[bytes], int]:
         """The next small messages for one frame, and their size."""
         smalls = self.smalls
-        count = min(len(smalls), LINK_BATCH_MESSAGES_MAX, messages_max)
-        bytes_max = min(bytes_max, LINK_BATCH_BYTES_MAX)
-        taken: list[bytes] = []
-        size = 0
-        while len(taken) < count and size + len(smalls[0]) <= bytes_max:
-            message = smalls.popleft()
-            size += len(message)
-            taken.append(message)
-        self._smalls_taken += len(taken)
-        self.messages -= len(taken)
+        candidates = islice(smalls, max(0, min(LINK_BATCH_MESSAGES_MAX, messages_max)))
+        ends = list(accumulate(map(len, candidates)))
+        count = bisect_right(ends, min(bytes_max, LINK_BATCH_BYTES_MAX))
+        size = ends[count - 1] if count else 0
+        pop = smalls.popleft
+        taken = [pop() for _ in range(count)]
+        self._smalls_taken += count
+        self.messages -= count
         self.bytes -= size
         return taken, size
 

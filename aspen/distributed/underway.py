@@ -5,13 +5,14 @@ The kernel answers a `FarCaller`, and tells a `FarWatcher`, as it does those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from aspen.actor import Process, Reply
 from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import NEVER_NS, Notice
 from aspen.limits import REMOTE_CALLS_KEPT_MIN
+from aspen.wire import Pieces
 
 if TYPE_CHECKING:
     from aspen.distributed.heads import Head
@@ -19,8 +20,27 @@ if TYPE_CHECKING:
 
 Handlers: TypeAlias = dict[int, Callable[..., None]]
 """Who takes a message, by what it is about."""
-Forms: TypeAlias = dict[bytes, Callable[..., None]]
-"""Who takes a message that is no tuple, by its first byte."""
+Data: TypeAlias = bytes | Pieces
+"""A message as it arrives."""
+Take: TypeAlias = Callable[["Peer", Data, int, Iterator[Data]], Data | None]
+"""Takes a message, whose form stands at that index, and some of those left; returns the first that it has not taken."""
+Forms: TypeAlias = dict[bytes, Take]
+"""Who takes a message that is no tuple, by its form."""
+
+
+class Carrier(Protocol):
+    """What carries messages to peers: the links of this node."""
+
+    prefix: bytes
+    """What a message to another node's actors begins with on this carrier."""
+
+    def send(self, peer: str, message: bytes | Pieces, /) -> bool:
+        """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
+        ...
+
+    def fail(self, peer: str, reason: str, /) -> None:
+        """Ends the session with a peer that sends what makes no sense."""
+        ...
 
 
 class FarCaller(Reply[Any]):

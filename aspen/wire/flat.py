@@ -19,6 +19,7 @@ FLAT_FRAME_BYTES_MIN: Final = (FLAT_ITEMS_MAX + 1) * ITEM_BYTES_MIN
 
 _TUPLE: Final = bytes((0xD9,)) + TAG_TUPLE.to_bytes(2, "big")
 _TUPLES: Final = tuple(_TUPLE + bytes((0x80 | size,)) for size in range(FLAT_ITEMS_MAX + 1))
+_RANGES: Final = {head: range(size) for size, head in enumerate(_TUPLES)}
 _pack_16: Final = struct.Struct(">BH").pack
 _pack_32: Final = struct.Struct(">BI").pack
 _pack_64: Final = struct.Struct(">BQ").pack
@@ -98,20 +99,21 @@ def write_flat(head: bytes, items: tuple[Any, ...], size_bytes_max: int) -> byte
 
 def read_flat(data: bytes | Pieces, start: int) -> tuple[Any, ...] | None:
     """The items that `data` holds from `start` to its end; None when that is anything else, or nothing."""
-    if data[start : start + 3] != _TUPLE:
+    at = start + 4
+    places = _RANGES.get(data[start:at])
+    if places is None:
         return None
     items: list[Any] = []
-    at = start + 4
     try:
-        count = data[start + 3] - 0x80
-        if not 0 <= count <= FLAT_ITEMS_MAX:
-            return None
-        for _ in range(count):
+        for _ in places:
             head = data[at]
             at += 1
             if head < 0x80:
                 argument = head & 31
-                if argument >= 24:
+                if argument == 24:
+                    argument = data[at]
+                    at += 1
+                elif argument > 24:
                     if argument > 27:
                         return None
                     end = at + (1 << argument - 24)

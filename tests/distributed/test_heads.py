@@ -175,3 +175,66 @@ def test_each_needs_the_role_that_a_tuple_needs(role: Role | None) -> None:
 
     with cluster:
         run(cluster, w, on_node(cluster, "n2", on_n2))
+
+
+def test_a_batch_is_taken_in_order_and_one_that_is_bad_costs_itself_alone() -> None:
+    cluster = Cluster(1, 2, strict_messages=False)
+    w = Wire(cluster)
+
+    async def on_n2() -> None:
+        end = w.ends["n2"]
+        end.prefix = b"a"  # type: ignore[misc]
+        one, other = await local(Till, "one"), await local(Till, "other")
+
+        def told(name: str, what: Any, form: bytes = b"\1") -> bytes:
+            return b"a" + headed(form, (0, 0, "k", name, "note", False), (what,))
+
+        batch = [
+            told("one", 1),
+            told("one", 2),
+            told("other", 3),
+            told("one", 4) + b"\0",
+            told("one", 5),
+            b"a" + wire.encode((0, (0, 0, "k", "one"), "note", (6,))),
+            b"a",
+            b"a" + headed(b"\2", (0, 0, "k", "one", "seen", False)) + bytes(16) + wire.encode(()),
+            b"a" + headed(b"\2", (0, 0, "k", "one", "seen", False)) + bytes(15),
+            b"a" + headed(b"\2", (0, 0, "k", "one", "seen", False)) + bytes(16) + wire.encode(()),
+            told("other", 9),
+            b"b is for others",
+            told("one", 10),
+        ]
+        left = iter(batch[1:])
+        assert end.remote.on_messages("n1", batch[0], left) == b"b is for others"
+        assert list(left) == batch[-1:]
+        assert len(end.failed) == 3, "too many bytes, nothing, and a call without its number"
+        assert await one.seen() == [1, 2, 5, 6]
+        assert await other.seen() == [3, 9]
+        assert len(end.sent) == 2, "each call is answered"
+
+    with cluster:
+        run(cluster, w, on_node(cluster, "n2", on_n2))
+
+
+def test_a_fault_of_this_node_costs_one_message_and_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(1, 2, strict_messages=False)
+    w = Wire(cluster)
+
+    async def on_n2() -> None:
+        till = await local(Till, "till")
+        end = w.ends["n2"]
+        take = end.remote._cast
+
+        def fail(head: Any, target: Any, args: Any) -> None:
+            if args == (2,):
+                raise RuntimeError("a fault")
+            take(head, target, args)
+
+        end.remote._cast = fail  # type: ignore[method-assign]
+        first, *rest = [headed(b"\1", (0, 0, "k", "till", "note", False), (n,)) for n in range(5)]
+        assert end.remote.on_messages("n1", first, iter(rest)) is None
+        assert await till.seen() == [0, 1, 3, 4]
+        assert not end.failed
+
+    with cluster:
+        run(cluster, w, on_node(cluster, "n2", on_n2))
