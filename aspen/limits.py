@@ -41,6 +41,12 @@ GC_FULL_EVERY = 50
 """Thresholds of Python's cycle collector on a node: new objects before a look at the young, and how many looks at a
 generation before one at the next. Python's own 700, 10, 10 cost a fifth of the time of spawning a million actors."""
 
+MALLOC_KEPT_BYTES_MAX = 64 * 1024 * 1024
+"""Of freed memory that a process keeps at the end of each of its heaps for later, and does not give back."""
+
+MALLOC_MMAP_BYTES_MIN = 16 * 1024 * 1024
+"""What is larger comes from the kernel and goes back to it, each time."""
+
 # -- calls and exits ------------------------------------------------------------------------
 
 CALL_TIMEOUT_S = 5.0
@@ -101,6 +107,12 @@ NODE_MONITORS_MAX = 1_000
 
 REMOTE_CALLS_KEPT_MIN = 64
 """Calls under way with a peer beyond which those that were given up are looked for and forgotten."""
+
+REMOTE_HEAD_BYTES_MAX = 1_024
+"""What names the handler of an actor; one that is larger is sent with each message anew."""
+
+REMOTE_HEADS_MAX = 1_024
+"""Of one peer, as they are kept by who has read them."""
 
 FAR_START_S = 60.0
 """How long `start_on` waits for an actor to be ready on another node."""
@@ -304,6 +316,9 @@ LINK_MESSAGE_BYTES_MAX = FRAME_BYTES_MAX
 
 LINK_CHUNK_BYTES_MAX = 256 * 1024
 """A large message goes in chunks of this size, between which others pass. Also the largest lossy message."""
+
+LINK_CHUNKS_MAX = 1_024
+"""Chunks of one message: each costs its receiver memory beside its bytes."""
 
 LINK_BATCH_BYTES_MAX = 64 * 1024
 """Bytes of messages that share a frame. A larger message is a large one, and goes in chunks."""
@@ -1143,8 +1158,10 @@ _check(EPISODES_PER_CLASS_MAX * 16 < PLAN_EPISODES_MAX, "a drawn plan can be rea
 _check(SLOT_MESSAGES_MAX < MAILBOX_MESSAGES_MAX, "a slot is smaller than a mailbox")
 _check(POSTPONED_EVENTS_MAX <= MAILBOX_MESSAGES_MAX, "what is postponed was mail")
 _check(1 <= PARTITIONS_DEFAULT <= PARTITIONS_MAX, "the default is in range")
+_check(FRAME_BYTES_MAX * 2 < MALLOC_MMAP_BYTES_MIN <= MALLOC_KEPT_BYTES_MAX, "memory for a large message is kept")
 _check(LINK_CHUNK_BYTES_MAX * 2 <= LINK_UNACKED_BYTES_MAX, "a chunk is on its way while another is acknowledged")
 _check(LINK_BATCH_BYTES_MAX < LINK_CHUNK_BYTES_MAX < FRAME_BYTES_MAX, "a chunk fits a frame")
+_check(LINK_MESSAGE_BYTES_MAX * 4 <= LINK_CHUNKS_MAX * LINK_CHUNK_BYTES_MAX, "smaller chunks may be sent")
 _check(LINK_MESSAGE_BYTES_MAX <= LINK_CREDIT_BYTES, "one message never waits for credit for ever")
 _check(LINK_MESSAGE_BYTES_MAX <= LINK_QUEUE_BYTES_MAX, "one message may wait")
 _check(LINK_UNACKED_FRAMES_MAX * 2 < PEER_FRAMES_QUEUED_MAX, "a link stays below the high-water mark")

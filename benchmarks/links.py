@@ -28,6 +28,13 @@ COUNTS = {
     "casts_100b_per_s": 500_000,
     "mib_per_s_1mib": 1_000,
 }
+XOSCAR_COUNTS = {
+    "calls_1_per_s": 3_000,
+    "calls_100_per_s": 20_000,
+    "casts_100b_per_s": 20_000,
+    "mib_per_s_1mib": 500,
+}
+"""Fewer, since it takes longer for each."""
 
 
 def run(command: list[str]) -> float:
@@ -52,7 +59,7 @@ def aspen_links(name: str, beams: str) -> float:
 
 def xoscar(name: str, beams: str) -> float:
     """xoscar's actors in two processes."""
-    return run([sys.executable, str(HERE / "peers" / "xoscar_links.py"), name, str(COUNTS[name])])
+    return run([sys.executable, str(HERE / "peers" / "xoscar_links.py"), name, str(XOSCAR_COUNTS[name])])
 
 
 def pyzmq(name: str, beams: str) -> float:

@@ -70,8 +70,8 @@ class RemoteProcess(Process):
         self.far_name = name
         """None, or the name under which it is looked up there at each message."""
         self.far = far
-        self.heads: dict[str, bytes] = {}
-        """For `far`: what it has encoded of casts, by handler, up to their arguments."""
+        self.heads: dict[object, bytes] = {}
+        """For `far`: what it has encoded of casts, by handler, and of calls, by handler and urgency."""
 
     @property
     def pid(self) -> Pid:

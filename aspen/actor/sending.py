@@ -7,7 +7,7 @@ from typing import Any
 
 from aspen import wire
 from aspen.actor.behaviour import STOP
-from aspen.actor.process import DEAD, F_STOPPING, F_URGENT, NO_MAIL, PARKED, QUEUED, Process
+from aspen.actor.process import DEAD, F_STOPPING, F_URGENT, NO_MAIL, PARKED, QUEUED, Message, Process
 from aspen.actor.remote import RemoteProcess
 from aspen.actor.reply import Reply
 from aspen.actor.waiting import blocked_by, current_process, waits_for
@@ -40,6 +40,17 @@ def _enqueue(process: Process, name: str, args: tuple[Any, ...], reply: Reply[An
     process.mailbox.append((name, args, reply))
     if not process.wake:
         process.sched.enqueue(process)
+
+
+def deliver(process: Process, message: Message) -> bool:
+    """Puts a message into the mail, as the methods of refs do; False when something is special: take the long way."""
+    mailbox = process.mailbox
+    if len(mailbox) >= process.limit:
+        return False
+    mailbox.append(message)
+    if not process.wake:
+        process.sched.enqueue(process)
+    return True
 
 
 def send_slow(process: Process, name: str, args: tuple[Any, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +13,7 @@ from aspen.io import real_ports
 from aspen.io.keys import Identity
 from aspen.io.zmq_peers import ZmqPeers
 from aspen.traits import Clock
+from aspen.wire import Pieces
 
 _CALL, _CAST, _DONE = b"c", b"s", b"d"
 _ACKNOWLEDGED_EVERY_BYTES: Final = 1024 * 1024
@@ -40,8 +42,13 @@ class _Node:
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
         """Nothing to do."""
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | Pieces]) -> None:
+        """Messages came."""
+        for message in messages:
+            self.on_message(peer, message)
+
+    def on_message(self, peer: str, message: bytes | Pieces) -> None:
+        """One of them."""
         raise NotImplementedError
 
 
@@ -52,8 +59,8 @@ class Echo(_Node):
         super().__init__("echo", "caller")
         self._bytes = 0
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
+    def on_message(self, peer: str, message: bytes | Pieces) -> None:
+        """One of them."""
         if message[:1] == _CALL:
             self.links.send(peer, DATA, message)
             return
@@ -72,8 +79,9 @@ class Caller(_Node):
         self._outstanding_bytes = 0
         self._room = asyncio.Event()
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
+    def on_message(self, peer: str, message: bytes | Pieces) -> None:
         """An answer came."""
+        message = bytes(message)
         if message == _DONE:
             self._outstanding_bytes -= _ACKNOWLEDGED_EVERY_BYTES
             self._room.set()

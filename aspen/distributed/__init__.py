@@ -6,7 +6,8 @@ link              the state machine of one link, sans-IO; its docstring is the t
                   `pacing`, `lossy`
 links             all links of a node, over its `PeerTransport`
 distribution      one node's part in a cluster: joins all of these; nodes, monitor_nodes
-remote            actors of other nodes: calls, links, monitors, exits, starts
+remote            actors of other nodes: calls, links, monitors, exits, starts; on `heads`, what casts and calls begin
+                  with, `underway`, what lasts as long as a session, and `matching`
 starting          start_on, start_link_on, whereis_on
 membership        who is there: probes, gossip, suspicion and refutation; its docstring is the theory of operation
 members           its records and messages, and what it asks of its edge; parts of it are `ring`, `rumours`, `probing`,
@@ -34,9 +35,10 @@ from aspen.distributed.distribution import (
 from aspen.distributed.frames import CONTROL, DATA, LOSSY
 from aspen.distributed.links import Links, LinksHandler, Pin
 from aspen.distributed.members import NodeDown, NodeUp, Seed
-from aspen.distributed.remote import Carrier, Remote
+from aspen.distributed.remote import Remote
 from aspen.distributed.starting import start_link_on, start_on, whereis_on
 from aspen.distributed.states import IDLE_CLOSE, Me
+from aspen.distributed.underway import Carrier
 
 __all__ = [
     "CONTROL",

@@ -10,7 +10,7 @@ It lives as long as the actor. When that is started anew, so are the links, and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from aspen.actor.behaviour import INFO
 from aspen.actor.sending import send_slow
 from aspen.distributed import roles
 from aspen.distributed.frames import DATA, LOSSY
+from aspen.distributed.heads import HEADS
 from aspen.distributed.joining import TakenIn
 from aspen.distributed.links import Links, Pin
 from aspen.distributed.members import MemberRecord, NodeDown, NodeUp, Seed
@@ -109,7 +110,7 @@ class Distribution(Actor):
         joining.on_bound(peers.address)
         self._process.more().names.append(peers.close)  # whatever happens next
         ports = replace(system.ports, peers=peers)
-        me = Me(joining.node_id, system.boot, peers.address)
+        me = Me(joining.node_id, system.boot, peers.address, frozenset({HEADS}))
         self._links = Links(ports, me, self, self._address_of)
         self._process.more().names.append(self._close)
         self._remote = Remote(system, _ActorCarrier(self), joining.role_of)
@@ -171,14 +172,21 @@ class Distribution(Actor):
 
     # -- what the links tell: `LinksHandler` ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | wire.Pieces]) -> None:
+        """Messages came."""
+        left = iter(messages)
+        message = next(left, None)
+        while message is not None:
+            if message[:1] == _ACTORS:
+                self._hold(peer)
+                message = self._remote.on_messages(peer, message, left)
+            else:
+                self._on_message(peer, message)
+                message = next(left, None)
+
+    def _on_message(self, peer: str, message: bytes | wire.Pieces) -> None:
         kind = message[:1]
         try:
-            if kind == _ACTORS:
-                self._hold(peer)
-                self._remote.on_message(peer, message, 1)
-                return
             body, role = message[1:], self._roles.get(peer)
             if kind == _MEMBERSHIP:
                 self._members.on_frame(peer, body, role)
@@ -203,6 +211,8 @@ class Distribution(Actor):
             self._links.end_session(peer, f"it sent what makes no sense: {error}")
         except AccessDenied as error:
             self._links.end_session(peer, f"it sent what it may not: {error}")
+        except Exception:
+            log.exception("a message from %s could not be taken", peer)
 
     def _on_taken_in(self, peer: str, news: object) -> None:
         if type(news) is not TakenIn:
@@ -242,6 +252,7 @@ class Distribution(Actor):
         """A session stands."""
         self._connected.add(peer)
         self._roles[peer] = self._joining.role_of(peer)
+        self._remote.on_session_up(peer, self._links.features(peer))
         self._members.on_peer_up(peer)
 
     def on_session_down(self, peer: str, incarnation: int, reason: str) -> None:
@@ -294,12 +305,13 @@ class Distribution(Actor):
         if peer not in self._actor_pins:
             self._actor_pins[peer] = self._links.pin(peer)
 
-    def send_actors(self, peer: str, message: bytes) -> bool:
+    def send_actors(self, peer: str, message: bytes | wire.Pieces) -> bool:
         """For the remote side: queues a message to the actors of a peer, which begins with what says so."""
         try:
-            if peer not in self._up and peer not in self._connected:
-                raise NotReachable("it is not in the cluster now")
-            self._hold(peer)
+            if peer not in self._actor_pins:
+                if peer not in self._up and peer not in self._connected:
+                    raise NotReachable("it is not in the cluster now")
+                self._hold(peer)
             return self._links.send(peer, DATA, message)
         except NotReachable as error:
             why = str(error)
@@ -404,13 +416,7 @@ class _ActorCarrier:
     prefix = _ACTORS
 
     def __init__(self, owner: Distribution) -> None:
-        self._owner = owner
-
-    def send(self, peer: str, message: bytes) -> bool:
-        return self._owner.send_actors(peer, message)
-
-    def fail(self, peer: str, reason: str) -> None:
-        self._owner.fail(peer, reason)
+        self.send, self.fail = owner.send_actors, owner.fail
 
 
 class _MembershipCarrier:

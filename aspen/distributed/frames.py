@@ -168,10 +168,12 @@ def batch(session: int, seq: int, status: LaneStatus, messages: Sequence[bytes])
     return b"".join((head, _sizes(messages), *messages))
 
 
-def chunk(session: int, seq: int, status: LaneStatus, transfer: int, total_bytes: int, part: memoryview) -> bytes:
-    """The bytes of a DATA with a part of a large message."""
+def chunk(
+    session: int, seq: int, status: LaneStatus, transfer: int, total_bytes: int, *part: bytes | memoryview
+) -> bytes:
+    """The bytes of a DATA with a part of a large message, which may lie in several places."""
     head = _data_head.pack(_DATA, _CHUNK_FLAG, session, seq, *status)
-    return b"".join((head, _chunk_head.pack(transfer, total_bytes), part))
+    return b"".join((head, _chunk_head.pack(transfer, total_bytes), *part))
 
 
 def status(session: int, gaps: int, lossy_seen: int, lanes: tuple[LaneStatus, LaneStatus]) -> bytes:

@@ -32,6 +32,7 @@ from aspen.distributed.stream import Outbox, Stream
 from aspen.errors import BadFrame, InvariantBroken
 from aspen.limits import LINK_DEADLINE_S, LINK_REFUSED_CONNECTIONS_MAX
 from aspen.types import NOCONNECTION
+from aspen.wire import Pieces
 
 
 class Link:
@@ -46,6 +47,8 @@ class Link:
         self.peer = peer
         self._new_half = new_half
         self.state = State.IDLE
+        self.is_up = False
+        """Whether a session stands."""
         self.address = ""
         """Where the peer is reached, as it says itself, or empty."""
         self.connected = False
@@ -69,8 +72,7 @@ class Link:
         self._lossy = LossyLane()
         self._refused: deque[int] = deque(maxlen=LINK_REFUSED_CONNECTIONS_MAX)
         self._answers, self._held = Answers(), False
-        self._began_ns = self._heard_ns = self._active_ns = self._closing_ns = now_ns
-        self._idle_ns = now_ns
+        self._began_ns = self._heard_ns = self._active_ns = self._closing_ns = self._idle_ns = now_ns
         self._hello_ns = self._status_ns = self._beat_ns = pacing.NEVER
         self._hello_pause_ns = pacing.HELLO_MIN_NS
 
@@ -80,11 +82,6 @@ class Link:
     def session(self) -> int:
         """The number of the session that stands or is being made; 0 when there is none."""
         return self._half ^ self._peer_half if self._peer_half else 0
-
-    @property
-    def is_up(self) -> bool:
-        """Whether a session stands."""
-        return self.state is State.UP or self.state is State.CLOSING
 
     @property
     def is_forgettable(self) -> bool:
@@ -97,12 +94,12 @@ class Link:
         size = sum(outbox.bytes for outbox in self._outboxes) + sum(stream.unacked_bytes for stream in self._streams)
         return messages + len(self._lossy.waiting), size + self._lossy.bytes
 
-    def send(self, lane: int, message: bytes, flow: int, now_ns: int) -> bool:
+    def send(self, lane: int, message: bytes | Pieces, flow: int, now_ns: int) -> bool:
         """Queues a message, in this session or, when there is none, the next. False: certainly not sent."""
-        if self.state is State.IDLE:
+        if not self.is_up and self.state is State.IDLE:
             self._call(now_ns)
         if lane == LOSSY:
-            return self.is_up and self.connected and self._lossy.offer(message)
+            return self.is_up and self.connected and self._lossy.offer(bytes(message))
         return self._outboxes[lane].offer(message, flow)
 
     def pin(self, now_ns: int) -> None:
@@ -366,6 +363,7 @@ class Link:
         if after is None:
             raise InvariantBroken(f"a link in state {self.state.name} met {event.name}")
         self.state = after
+        self.is_up = after is State.UP or after is State.CLOSING
 
     def _call(self, now_ns: int) -> None:
         self._begin(now_ns)

@@ -18,7 +18,7 @@ Nothing is sent before the loop's current turn ends: what is sent in one turn sh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from aspen.errors import NotReachable, Overloaded, UsageError
 from aspen.limits import LINK_CHUNK_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINKS_MAX
 from aspen.traits import Ports, Timer
 from aspen.types import NOCONNECTION
+from aspen.wire import Pieces
 
 log = logging.getLogger("aspen.links")
 
@@ -36,8 +37,8 @@ log = logging.getLogger("aspen.links")
 class LinksHandler(Protocol):
     """Who is told what happens on the links of a node. All on the loop; what it raises is logged."""
 
-    def on_message(self, peer: str, lane: int, message: bytes, /) -> None:
-        """A message came."""
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | Pieces], /) -> None:
+        """Messages came, in this order; large ones in pieces. Take each by itself: what raises loses the rest."""
         ...
 
     def on_session_up(self, peer: str, incarnation: int, /) -> None:
@@ -69,7 +70,7 @@ class Pin:
 class _Entry:
     """A link and what belongs to it here."""
 
-    __slots__ = ("dialled", "downs", "failures", "is_running", "link", "timer", "timer_ns")
+    __slots__ = ("dialled", "downs", "failures", "features", "is_running", "link", "timer", "timer_ns")
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -79,6 +80,8 @@ class _Entry:
         """How many ends of sessions its user was told of."""
         self.failures = 0
         """How many of them were failures."""
+        self.features: frozenset[str] = frozenset()
+        """What both ends of its latest session can do."""
         self.is_running = False
         self.timer: Timer | None = None
         self.timer_ns = 0
@@ -120,7 +123,7 @@ class Links:
 
     # -- what its users call --------------------------------------------------------------------------------
 
-    def send(self, peer: str, lane: int, message: bytes, flow: int = 0) -> bool:
+    def send(self, peer: str, lane: int, message: bytes | Pieces, flow: int = 0) -> bool:
         """Queues a message; True: accepted, so it arrives or the session ends. False: certainly not sent, for now.
 
         On a reliable lane False means that too much waits: slow down, or try again later. On the lossy lane True
@@ -136,11 +139,14 @@ class Links:
             raise UsageError(f"lane {lane}: links have the lanes {', '.join(map(str, LANES))}")
         if len(message) > size_max:
             raise UsageError(f"a message of {len(message)} bytes on lane {lane}; at most {size_max}: send it in pieces")
-        entry = self._reachable(peer)
+        entry = self._entries.get(peer)
+        if entry is None or self._closed or not entry.link.is_up:
+            entry = self._reachable(peer)
         if entry is None or entry.downs != entry.link.downs:  # Its end is yet to be told.
             return False
         accepted = entry.link.send(lane, message, flow, self._now_ns())
-        self._touch(entry)
+        if entry not in self._dirty:
+            self._touch(entry)
         return accepted
 
     def pin(self, peer: str) -> Pin:
@@ -181,6 +187,11 @@ class Links:
     def sessions(self) -> dict[str, int]:
         """The peers with which a session stands, and their incarnations."""
         return {peer: entry.link.peer_incarnation for peer, entry in self._entries.items() if entry.link.is_up}
+
+    def features(self, peer: str) -> frozenset[str]:
+        """What both ends of the session with a peer can do."""
+        entry = self._entries.get(peer)
+        return entry.features if entry is not None else frozenset()
 
     def link(self, peer: str) -> Link | None:
         """The link with a peer, to look at."""
@@ -349,13 +360,12 @@ class Links:
                 # What is refused here is as good as lost on the way: the link sends it again, if it must arrive.
                 self._transport.send(peer, lane, frame)
             case Deliver(lane, messages):
-                on_message = self._handler.on_message
-                for message in messages:
-                    try:
-                        on_message(peer, lane, message)
-                    except Exception:
-                        log.exception("the handler of a message from %s failed", peer)
-            case SessionUp(incarnation, protocol, _):
+                try:
+                    self._handler.on_messages(peer, lane, messages)
+                except Exception:
+                    log.exception("the handler of messages from %s failed", peer)
+            case SessionUp(incarnation, protocol, features):
+                entry.features = features
                 log.info("a session with %s, incarnation %d, protocol %d", peer, incarnation, protocol)
                 self._tell(self._handler.on_session_up, peer, incarnation)
             case SessionDown(incarnation, reason, why):

@@ -17,21 +17,37 @@ Ordering: messages and signals to one actor arrive in the order in which this no
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final
 
 from aspen import wire
 from aspen.actor import Process, Reply, System, Via, make_ref
 from aspen.actor.naming import Tombstone
 from aspen.actor.process import DEAD
 from aspen.actor.remote import RemoteProcess
-from aspen.actor.reply import FOREVER_NS, NEVER_NS, Notice
-from aspen.actor.sending import deliver_call, put_stop, put_urgent, send_slow
+from aspen.actor.reply import FOREVER_NS, NEVER_NS
+from aspen.actor.sending import deliver, deliver_call, put_stop, put_urgent, send_slow
 from aspen.actor.travel import class_of
-from aspen.distributed.matching import mismatch
+from aspen.distributed.heads import (
+    ANSWER_FORM,
+    CALL_FORM,
+    CAST_FORM,
+    FOR_EVER,
+    HEADS,
+    Head,
+    address_of,
+    answered,
+    asked,
+    call_head,
+    cast_head,
+    read_asked,
+    read_head,
+)
 from aspen.distributed.roles import signals_of
+from aspen.distributed.underway import Carrier, Data, FarCaller, FarWatcher, Forms, Handlers, Peer, Take
 from aspen.errors import (
     ActorFailed,
     BadFrame,
@@ -43,10 +59,13 @@ from aspen.errors import (
     StartFailed,
     UsageError,
 )
-from aspen.limits import FAR_START_S, REMOTE_CALLS_KEPT_MIN
+from aspen.limits import FAR_START_S, FRAME_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, REMOTE_CALLS_KEPT_MIN, REMOTE_HEADS_MAX
 from aspen.otp.starting import Child, start_in
 from aspen.trust import Role
 from aspen.types import NOCONNECTION, NOPROC, Ignore, Pid, describe_reason
+from aspen.wire import Pieces
+
+log = logging.getLogger("aspen.remote")
 
 # What a message is about: its first item.
 CAST: Final = 0
@@ -61,73 +80,6 @@ MONITOR: Final = 8
 DEMONITOR: Final = 9
 DOWN: Final = 10
 START: Final = 11
-
-
-_NO_ARGUMENTS: Final = wire.encode(())
-
-Handlers: TypeAlias = dict[int, Callable[..., None]]
-"""Who takes a message, by what it is about."""
-
-
-class Carrier(Protocol):
-    """What carries messages to peers: the links of this node."""
-
-    prefix: bytes
-    """What a message to another node's actors begins with on this carrier."""
-
-    def send(self, peer: str, message: bytes, /) -> bool:
-        """Queues a message with the prefix, connecting on demand. False: not sent, too much waits for this peer."""
-        ...
-
-    def fail(self, peer: str, reason: str, /) -> None:
-        """Ends the session with a peer that sends what makes no sense."""
-        ...
-
-
-class FarCaller(Reply[Any]):
-    """The callee's end of a call from another node: answering it sends the answer."""
-
-    __slots__ = ("_id", "_peer", "_remote")
-
-    def __init__(self, remote: Remote, peer: Peer, id: int, callee: Process, deadline: int) -> None:
-        super().__init__(callee, deadline)
-        self._remote, self._peer, self._id = remote, peer, id
-
-    def _finish(self) -> None:
-        super()._finish()
-        self._remote.answer(self._peer, self._id, self.error, None if self.error is not None else self.value)
-
-
-class FarWatcher(Notice[Any]):
-    """A monitor that an actor of another node has on one of this: the end is told to that node."""
-
-    __slots__ = ("_number", "_peer", "_remote")
-
-    def __init__(self, remote: Remote, peer: Peer, number: int, target: Process) -> None:
-        super().__init__(target, NEVER_NS)
-        self._remote, self._peer, self._number = remote, peer, number
-
-    def _finish(self) -> None:
-        super()._finish()
-        self._remote.tell_down(self._peer, self._number, self.value)
-
-
-class Peer:
-    """What is under way with one peer, for as long as a session lasts."""
-
-    __slots__ = ("calls", "calls_kept", "handlers", "monitors", "name", "watchers")
-
-    def __init__(self, name: str, handlers: Handlers) -> None:
-        self.name = name
-        self.handlers = handlers
-        """What it may send, and who takes it."""
-        self.calls: dict[int, Reply[Any]] = {}
-        """Calls of this node's actors that the peer has not answered."""
-        self.calls_kept = REMOTE_CALLS_KEPT_MIN
-        self.monitors: dict[int, RemoteProcess] = {}
-        """Actors of the peer that are watched here, by the number of the monitor."""
-        self.watchers: dict[int, tuple[FarWatcher, Process]] = {}
-        """Actors of this node that the peer watches, by the peer's number."""
 
 
 class Remote:
@@ -166,6 +118,15 @@ class Remote:
             for role in (*Role, None)
         }
         """By role, what its keys may send. The role of a peer is looked up once a session, not at each message."""
+        forms: dict[str, tuple[bytes, Take]] = {
+            "CAST": (CAST_FORM, self._take_casts),
+            "CALL": (CALL_FORM, self._take_calls),
+            "ANSWER": (ANSWER_FORM, self._take_answer),
+        }
+        self._forms: dict[Role | None, Forms] = {
+            role: {form: take if name in signals_of(role) else self._forbid for name, (form, take) in forms.items()}
+            for role in (*Role, None)
+        }
         self._refusers: dict[int, Callable[..., None]] = {
             CAST: self._refuse_cast,
             CALL: self._refuse_call,
@@ -199,26 +160,37 @@ class Remote:
 
     def cast(self, target: RemoteProcess, name: str, args: tuple[Any, ...]) -> None:
         """Sends a cast. What is not taken becomes a dead letter."""
-        head = target.heads.get(name) or self._head(target, name)
-        prefix = self._carrier.prefix
-        try:
-            data = wire.encode_last(head, len(prefix), args)
-        except NotEncodable:
-            data = wire.encode((CAST, _address(target), name, args), prefix=prefix)  # It names where in the whole.
-        if not self._carrier.send(target.far_pid.node, data):
+        node = target.far_pid.node
+        peer = self._peers.get(node) or self._peer(node)
+        head = b""
+        if peer.reads_heads:
+            heads = target.heads
+            head = heads.get(name, b"")
+            if not head:
+                head = heads[name] = cast_head(self._carrier.prefix, target, name)
+        data = self._encode(head, args) if head else self._tuple((CAST, address_of(target), name, args))
+        if not self._carrier.send(node, data):
             self.system.dead_letter(target, "overloaded", (name, *args))
-
-    def _head(self, target: RemoteProcess, name: str) -> bytes:
-        """What casts to a handler of an actor begin with, encoded once: their arguments are the last thing in them."""
-        whole = wire.encode((CAST, _address(target), name, ()), prefix=self._carrier.prefix)
-        head = target.heads[name] = whole[: -len(_NO_ARGUMENTS)]
-        return head
 
     def call(self, target: RemoteProcess, name: str, args: tuple[Any, ...], reply: Reply[Any], urgent: bool) -> None:
         """Sends a call; `reply` is answered, or fails."""
-        now_ns = self.system.scheduler.mono_ns()
-        left_ns = reply.deadline - now_ns if reply.deadline < FOREVER_NS else None
-        self._ask(target.pid.node, reply, lambda number: (CALL, number, _address(target), name, args, left_ns, urgent))
+        left_ns = None
+        if reply.deadline < FOREVER_NS:
+            left_ns = max(0, reply.deadline - self.system.scheduler.mono_ns())
+        self._count = id = self._count + 1
+        node = target.far_pid.node
+        peer = self._peers.get(node) or self._peer(node)
+        head = b""
+        if peer.reads_heads:
+            heads = target.heads
+            head = heads.get((name, urgent), b"")
+            if not head:
+                head = heads[name, urgent] = call_head(self._carrier.prefix, target, name, urgent)
+        if head:
+            data = self._encode(head + asked(id, FOR_EVER if left_ns is None else left_ns), args)
+        else:
+            data = self._tuple((CALL, id, address_of(target), name, args, left_ns, urgent))
+        self._ask(node, id, reply, data)
 
     def start(self, node: str, spec: Child[Any], link_to: Process | None) -> Reply[Any]:
         """Starts an actor on another node; the reply brings a ref to it, once it is ready there."""
@@ -227,22 +199,20 @@ class Remote:
         reply: Reply[Any] = Reply(stand_in, self.system.scheduler.mono_ns() + int(FAR_START_S * 1e9))
         parent = None if link_to is None else link_to.pid
         parent_kind = "" if link_to is None else link_to.blueprint.kind
-        self._ask(
-            node,
-            reply,
-            lambda number: (START, number, kind, spec.args, dict(spec.kwargs), spec.name, parent, parent_kind),
-        )
+        self._count = id = self._count + 1
+        message = (START, id, kind, spec.args, dict(spec.kwargs), spec.name, parent, parent_kind)
+        self._ask(node, id, reply, self._tuple(message))
         return reply
 
     def stop(self, target: RemoteProcess, reason: object) -> None:
         """Asks an actor to end in order."""
-        self._signal(target.pid.node, (STOP, _address(target), _portable(reason)))
+        self._signal(target.pid.node, (STOP, address_of(target), _portable(reason)))
 
     def exit(self, sender: Process | None, target: RemoteProcess, reason: object, linked: bool) -> None:
         """Sends an exit signal."""
         who = sender.pid if sender is not None else None
         kind = sender.blueprint.kind if sender is not None else ""
-        self._signal(target.pid.node, (EXIT, who, kind, _address(target), _portable(reason), linked))
+        self._signal(target.pid.node, (EXIT, who, kind, address_of(target), _portable(reason), linked))
 
     def link(self, one: Process, target: RemoteProcess) -> None:
         """Has the far actor know of the link.
@@ -252,16 +222,16 @@ class Remote:
         """
         if target.far_name is not None:
             raise UsageError(f"{target.path} is a name; link to the actor itself, or monitor the name")
-        self._signal(target.pid.node, (LINK, one.pid, one.blueprint.kind, _address(target)))
+        self._signal(target.pid.node, (LINK, one.pid, one.blueprint.kind, address_of(target)))
 
     def unlink(self, one: Process, target: RemoteProcess) -> None:
         """Has the far actor forget the link."""
-        self._signal(target.pid.node, (UNLINK, one.pid, one.blueprint.kind, _address(target)))
+        self._signal(target.pid.node, (UNLINK, one.pid, one.blueprint.kind, address_of(target)))
 
     def monitor(self, target: RemoteProcess, number: int) -> None:
         """Has the end of the far actor told to watcher `number` of `target`."""
         self._peer(target.pid.node).monitors[number] = target
-        self._signal(target.pid.node, (MONITOR, number, _address(target)))
+        self._signal(target.pid.node, (MONITOR, number, address_of(target)))
 
     def demonitor(self, target: RemoteProcess, number: int) -> None:
         """Takes `monitor` back."""
@@ -273,23 +243,26 @@ class Remote:
     def _peer(self, name: str) -> Peer:
         peer = self._peers.get(name)
         if peer is None:
-            peer = self._peers[name] = Peer(name, self._handlers[self._role_of(name)])
+            role = self._role_of(name)
+            peer = self._peers[name] = Peer(name, self._handlers[role], self._forms[role])
         return peer
 
-    def _send(self, node: str, message: tuple[Any, ...]) -> bool:
-        return self._carrier.send(node, wire.encode(message, prefix=self._carrier.prefix))
+    def _encode(self, head: bytes, value: object) -> bytes | Pieces:
+        return wire.encode_pieces(value, LINK_MESSAGE_BYTES_MAX - len(head), head)
+
+    def _tuple(self, message: tuple[Any, ...]) -> bytes | Pieces:
+        return self._encode(self._carrier.prefix, message)
 
     def _signal(self, node: str, message: tuple[Any, ...]) -> None:
         """Sends what must not be lost. When it cannot be, the session is ended, and both sides know that."""
-        if not self._send(node, message):
+        if not self._carrier.send(node, self._tuple(message)):
             self._carrier.fail(node, "too much waits for this peer; a link or a monitor could not be told")
 
-    def _ask(self, node: str, reply: Reply[Any], message: Callable[[int], tuple[Any, ...]]) -> None:
-        self._count = id = self._count + 1
-        if not self._send(node, message(id)):
+    def _ask(self, node: str, id: int, reply: Reply[Any], data: bytes | Pieces) -> None:
+        if not self._carrier.send(node, data):
             reply.fail(Overloaded(f"too much waits for node {node}; not sent: slow down, or try again later"))
             return
-        peer = self._peer(node)
+        peer = self._peers.get(node) or self._peer(node)
         peer.calls[id] = reply
         if len(peer.calls) > peer.calls_kept:  # Those whose callers have given up are dropped in time.
             peer.calls = {id: waiting for id, waiting in peer.calls.items() if not waiting.done_}
@@ -299,16 +272,16 @@ class Remote:
         """Sends the answer of a call that came from a peer, if the session that it came in lasts."""
         if self._peers.get(peer.name) is not peer:
             return
-        message: tuple[Any, ...]
-        if error is None:
-            message = (ANSWER, id, value)
-        else:
-            message = (FAIL, id, error)
         try:
-            data = wire.encode(message, prefix=self._carrier.prefix)
+            if error is not None:
+                data = self._tuple((FAIL, id, error))
+            elif peer.reads_heads:
+                data = self._encode(answered(self._carrier.prefix, id), value)
+            else:
+                data = self._tuple((ANSWER, id, value))
         except NotEncodable as refused:
             failure = ActorFailed(f"the answer cannot leave node {self.system.name}: {refused}", refused)
-            data = wire.encode((FAIL, id, failure), prefix=self._carrier.prefix)
+            data = self._tuple((FAIL, id, failure))
         if not self._carrier.send(peer.name, data):
             self._carrier.fail(peer.name, "too much waits for this peer; an answer could not be sent")
 
@@ -319,33 +292,109 @@ class Remote:
 
     # -- what far actors do to local ones ---------------------------------------------------------------------
 
-    def on_message(self, peer: str, data: bytes, start: int = 0) -> None:
-        """Takes a message of a peer, without the prefix before `start`. One that makes no sense ends the session."""
-        whys: list[str] = []
-        try:
+    def on_session_up(self, peer: str, features: frozenset[str]) -> None:
+        """A session with a peer stands, in which both have these features."""
+        self._peer(peer).reads_heads = HEADS in features
+
+    def on_message(self, peer: str, data: bytes | Pieces) -> None:
+        """Takes a message of a peer. One that makes no sense ends the session."""
+        self.on_messages(peer, data, iter(()))
+
+    def on_messages(self, peer: str, data: Data, left: Iterator[Data]) -> Data | None:
+        """Takes a message of a peer, and what is left after it, as far as it has the carrier's prefix.
+
+        Returns the first that has not, or None: no more is left.
+        """
+        known = self._peers.get(peer) or self._peer(peer)
+        prefix = self._carrier.prefix
+        at = len(prefix)
+        next_one: Data | None = data
+        while next_one is not None and next_one[:at] == prefix:
             try:
-                message = wire.decode(data, start=start)
-            except BadFrame:
-                message, whys = wire.decode_partly(data, start)
-            if type(message) is not tuple or not message:
-                raise BadFrame("a message between nodes is a tuple")
-            known = self._peers.get(peer) or self._peer(peer)
-            handler = known.handlers.get(message[0])
-            if handler is None:
-                raise BadFrame(f"there is no message {message[0]!r:.40} that it may send")
-            if whys:
+                take = known.forms.get(next_one[at : at + 1], self._take_tuple)
+                next_one = take(known, next_one, at, left)
+                continue
+            except (BadFrame, TypeError, ValueError, AttributeError, IndexError) as error:
+                self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+            except Exception:
+                log.exception("a message from %s could not be taken", peer)
+            next_one = next(left, None)
+        return next_one
+
+    # Each takes one message at least, and returns the first of what is left that it has not taken.
+
+    def _take_tuple(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        message, why = _read(data, at)
+        if type(message) is not tuple or not message:
+            raise BadFrame("a message between nodes is a tuple")
+        handler = peer.handlers.get(message[0])
+        if handler is None:
+            raise BadFrame(f"there is no message {message[0]!r:.40} that it may send")
+        if why is not None:
+            self.not_understood += 1
+            refuse = self._refusers.get(message[0])
+            handler = handler if refuse is None else partial(refuse, why)
+        handler(peer, *message[1:])
+        return next(left, None)
+
+    def _forbid(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        raise BadFrame(f"there is no message of form {data[at]} that it may send")
+
+    def _take_casts(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        start = at + 3 + (data[at + 1] << 8 | data[at + 2])
+        beginning = data[:start]
+        head = peer.heads.get(beginning) or self._head(peer, beginning, at)
+        target = head.target()
+        next_one: Data | None = data
+        while next_one is not None and next_one[:start] == beginning:
+            args, why = _read(next_one, start)
+            if why is None:
+                self._cast(head, target, args)
+            else:
                 self.not_understood += 1
-                refuse = self._refusers.get(message[0])
-                handler = handler if refuse is None else partial(refuse, whys[0])
-            handler(known, *message[1:])
-        except (BadFrame, TypeError, ValueError, AttributeError) as error:
-            self._carrier.fail(peer, f"it sent what makes no sense: {error}")
+                self._refuse_cast(why, peer, head.address, head.name, args)
+            next_one = next(left, None)
+        return next_one
+
+    def _take_calls(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        start = at + 3 + (data[at + 1] << 8 | data[at + 2])
+        beginning = data[:start]
+        head = peer.heads.get(beginning) or self._head(peer, beginning, at)
+        target = head.target()
+        next_one: Data | None = data
+        while next_one is not None and next_one[:start] == beginning:
+            id, left_ns, arguments = read_asked(next_one, start)
+            args, why = _read(next_one, arguments)
+            if why is None:
+                self._call(peer, id, head, target, args, left_ns)
+            else:
+                self.not_understood += 1
+                self.answer(peer, id, self._not_executed(why), None)
+            next_one = next(left, None)
+        return next_one
+
+    def _take_answer(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
+        id = int.from_bytes(data[at + 1 : at + 9], "big")
+        value, why = _read(data, at + 9)
+        if why is None:
+            self._on_answer(peer, id, value)
+        else:
+            self.not_understood += 1
+            self._refuse_answer(why, peer, id, value)
+        return next(left, None)
+
+    def _head(self, peer: Peer, beginning: bytes, at: int) -> Head:
+        head = read_head(self.system, beginning, at)
+        if len(peer.heads) >= REMOTE_HEADS_MAX:
+            peer.heads.clear()
+        peer.heads[beginning] = head
+        return head
 
     def on_session_down(self, peer: str, reason: str = "") -> None:
         """The session with a peer has ended: everything under way fails, and everyone bound is told."""
         lost = self._peers.pop(peer, None)
         if lost is None:
-            lost = Peer(peer, {})
+            lost = Peer(peer, {}, {})
         why = f"node {peer} is not reachable{': ' + reason if reason else ''}; it may have been done"
         for reply in lost.calls.values():
             reply.fail(NoConnection(why))
@@ -357,13 +406,7 @@ class Remote:
 
     def _local(self, address: tuple[Any, ...]) -> Process:
         """The actor that a peer means; one that is dead when there is none."""
-        boot, serial, kind, name = address
-        if name is not None:
-            return self.system.whereis(name) or self.system.tombstone(name)
-        found = self.system.find(Pid(self.system.node, boot, serial))
-        if found is None:
-            found = self.system.tombstone(f"<{kind.rpartition(':')[2]} {self.system.name}.{boot}.{serial}>")
-        return found
+        return Head(self.system, address, None, is_call=False).target()
 
     def _stand_in(self, peer: Peer, pid: object, kind: str) -> RemoteProcess:
         if not isinstance(pid, Pid) or pid.node != peer.name:
@@ -371,13 +414,16 @@ class Remote:
         return self.resolve(pid, kind, None)
 
     def _on_cast(self, peer: Peer, address: tuple[Any, ...], name: str, args: tuple[Any, ...]) -> None:
-        target = self._local(address)
-        why = mismatch(target, name, args, is_call=False)
-        if why is None:
-            send_slow(target, name, args)
-        else:
+        head = Head(self.system, address, name, is_call=False)
+        self._cast(head, head.target(), args)
+
+    def _cast(self, head: Head, target: Process, args: tuple[Any, ...]) -> None:
+        why = head.mismatch(target, args)
+        if why is not None:
             self.not_understood += 1
-            self.system.dead_letter(target, "not understood", (name, why))
+            self.system.dead_letter(target, "not understood", (head.name, why))
+        elif not deliver(target, (head.name, args, None)):
+            send_slow(target, head.name, args)
 
     def _on_call(
         self,
@@ -389,7 +435,13 @@ class Remote:
         left_ns: int | None,
         urgent: bool,
     ) -> None:
-        target = self._local(address)
+        head = Head(self.system, address, name, is_call=True, urgent=urgent)
+        self._call(peer, id, head, head.target(), args, left_ns)
+
+    def _call(
+        self, peer: Peer, id: int, head: Head, target: Process, args: tuple[Any, ...], left_ns: int | None
+    ) -> None:
+        name = head.name
         deadline = NEVER_NS if left_ns is None else self.system.scheduler.mono_ns() + left_ns
         reply = FarCaller(self, peer, id, target, deadline)
         if target.wake == DEAD:
@@ -399,13 +451,13 @@ class Remote:
             else:
                 reply.fail(NoProc(f"{target.path} is not running on node {self.system.name}; {name} was not executed"))
             return
-        why = mismatch(target, name, args, is_call=True)
+        why = head.mismatch(target, args)
         if why is not None:
             self.not_understood += 1
             reply.fail(self._not_executed(why))
-        elif urgent:
+        elif head.urgent:
             put_urgent(target, name, args, reply)
-        else:
+        elif not deliver(target, (name, args, reply)):
             deliver_call(target, name, args, reply)
 
     def _refuse_cast(self, why: str, peer: Peer, address: tuple[Any, ...], name: str, args: object) -> None:
@@ -460,7 +512,7 @@ class Remote:
     def _on_link(self, peer: Peer, who: Pid, kind: str, address: tuple[Any, ...]) -> None:
         target, stand_in = self._local(address), self._stand_in(peer, who, kind)
         if target.wake == DEAD:
-            self._signal(peer.name, (EXIT, self._meant(address), "", _address(stand_in), NOPROC, True))
+            self._signal(peer.name, (EXIT, self._meant(address), "", address_of(stand_in), NOPROC, True))
             return
         self.system.bind(target, stand_in)
 
@@ -526,9 +578,13 @@ class Remote:
         self.system.ports.loop.asyncio.create_task(start(), name=f"start {kind} for {peer.name}")
 
 
-def _address(target: RemoteProcess) -> tuple[int, int, str, object]:
-    pid = target.pid
-    return (pid.boot, pid.serial, target.blueprint.kind, target.far_name)
+def _read(data: Data, start: int) -> tuple[Any, str | None]:
+    """The value there; and when a class is not known here, a text in its place, and why."""
+    try:
+        return wire.decode(data, FRAME_BYTES_MAX, start), None
+    except BadFrame:
+        value, whys = wire.decode_partly(data, start)
+        return value, whys[0] if whys else None
 
 
 def _portable(reason: object) -> object:

@@ -43,6 +43,8 @@ import enum
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from aspen.wire import Pieces
+
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 2
 """The versions spoken here: two adjacent ones. 1: no idle close. 2: CLOSE and STAY."""
@@ -105,7 +107,8 @@ class Deliver(NamedTuple):
     """Messages came, in this order."""
 
     lane: int
-    messages: list[bytes]
+    messages: list[bytes] | list[Pieces]
+    """Small ones, or a large one."""
 
 
 class SessionUp(NamedTuple):

@@ -13,8 +13,10 @@ a gap is sent again. Credit, in messages and bytes since the session began, says
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from typing import Final
 
 from aspen.distributed import frames
@@ -26,6 +28,7 @@ from aspen.limits import (
     LINK_BATCH_BYTES_MAX,
     LINK_BATCH_MESSAGES_MAX,
     LINK_CHUNK_BYTES_MAX,
+    LINK_CHUNKS_MAX,
     LINK_CREDIT_BYTES,
     LINK_CREDIT_MESSAGES,
     LINK_QUEUE_BYTES_MAX,
@@ -34,6 +37,7 @@ from aspen.limits import (
     LINK_UNACKED_BYTES_MAX,
     LINK_UNACKED_FRAMES_MAX,
 )
+from aspen.wire import Pieces
 
 _TRANSFERS_PER_STREAM: Final = (1 << 32) - 1
 
@@ -43,7 +47,7 @@ class _Large:
     """A large message that waits, or is being sent."""
 
     flow: int
-    message: bytes
+    message: Pieces
     after: int
     """How many small messages had been queued before it: those go first."""
     id: int = 0
@@ -62,10 +66,10 @@ class Outbox:
         self.smalls: deque[bytes] = deque()
         self._smalls_taken = 0
         self._larges: deque[_Large] = deque()
-        self._blocked: dict[int, deque[bytes]] = {}
+        self._blocked: dict[int, deque[bytes | Pieces]] = {}
         """By flow with a large message underway: what was queued after it."""
 
-    def offer(self, message: bytes, flow: int) -> bool:
+    def offer(self, message: bytes | Pieces, flow: int) -> bool:
         """Queues a message; False when there is no room."""
         size = len(message)
         if self.messages >= LINK_QUEUE_MESSAGES_MAX or self.bytes + size > LINK_QUEUE_BYTES_MAX:
@@ -78,22 +82,20 @@ class Outbox:
         elif size > LINK_BATCH_BYTES_MAX:
             self._block(flow, message)
         else:
-            self.smalls.append(message)
+            self.smalls.append(message if type(message) is bytes else bytes(message))
         return True
 
     def take_smalls(self, messages_max: int, bytes_max: int) -> tuple[list[bytes], int]:
         """The next small messages for one frame, and their size."""
         smalls = self.smalls
-        count = min(len(smalls), LINK_BATCH_MESSAGES_MAX, messages_max)
-        bytes_max = min(bytes_max, LINK_BATCH_BYTES_MAX)
-        taken: list[bytes] = []
-        size = 0
-        while len(taken) < count and size + len(smalls[0]) <= bytes_max:
-            message = smalls.popleft()
-            size += len(message)
-            taken.append(message)
-        self._smalls_taken += len(taken)
-        self.messages -= len(taken)
+        candidates = islice(smalls, max(0, min(LINK_BATCH_MESSAGES_MAX, messages_max)))
+        ends = list(accumulate(map(len, candidates)))
+        count = bisect_right(ends, min(bytes_max, LINK_BATCH_BYTES_MAX))
+        size = ends[count - 1] if count else 0
+        pop = smalls.popleft
+        taken = [pop() for _ in range(count)]
+        self._smalls_taken += count
+        self.messages -= count
         self.bytes -= size
         return taken, size
 
@@ -114,10 +116,12 @@ class Outbox:
             if len(message) > LINK_BATCH_BYTES_MAX:
                 self._block(large.flow, message, waiting)
                 return
-            self.smalls.append(message)
+            self.smalls.append(bytes(message))
 
-    def _block(self, flow: int, message: bytes, behind: deque[bytes] | None = None) -> None:
+    def _block(self, flow: int, message: bytes | Pieces, behind: deque[bytes | Pieces] | None = None) -> None:
         self._blocked[flow] = behind if behind is not None else deque()
+        if isinstance(message, bytes):
+            message = Pieces((message,))
         self._larges.append(_Large(flow, message, self._smalls_taken + len(self.smalls)))
 
 
@@ -253,12 +257,13 @@ class Stream:
             return False
         large = transfers.popleft()
         total = len(large.message)
-        part = memoryview(large.message)[large.sent_bytes : large.sent_bytes + LINK_CHUNK_BYTES_MAX]
-        large.sent_bytes += len(part)
-        self._chunk_bytes += len(part)
+        size = min(LINK_CHUNK_BYTES_MAX, total - large.sent_bytes)
+        part = large.message.between(large.sent_bytes, large.sent_bytes + size)
+        large.sent_bytes += size
+        self._chunk_bytes += size
         self.sent += 1
-        frame = frames.chunk(session, self.sent, self.acknowledge(), large.id, total, part)
-        self._unacked.append(_Unacked(self.sent, frame, len(part), is_chunk=True))
+        frame = frames.chunk(session, self.sent, self.acknowledge(), large.id, total, *part)
+        self._unacked.append(_Unacked(self.sent, frame, size, is_chunk=True))
         packed.append(frame)
         if large.sent_bytes < total:
             transfers.append(large)
@@ -305,7 +310,7 @@ class Stream:
 
     # -- receiving ----------------------------------------------------------------------------------------
 
-    def take(self, data: Data) -> list[bytes]:
+    def take(self, data: Data) -> list[bytes] | list[Pieces]:
         """The messages that a frame completes; none when it came before or out of turn.
 
         Raises:
@@ -319,6 +324,7 @@ class Stream:
         self.gap = False
         self.ack_wanted = True
         self.since_ack_frames += 1
+        messages: list[bytes] | list[Pieces]
         if data.transfer:
             messages = self._take_chunk(data)
         else:
@@ -330,7 +336,7 @@ class Stream:
             self.ack_due = True
         return messages
 
-    def _take_chunk(self, data: Data) -> list[bytes]:
+    def _take_chunk(self, data: Data) -> list[Pieces]:
         partial = self._partials.get(data.transfer)
         if partial is None:
             if len(self._partials) >= LINK_TRANSFERS_MAX:
@@ -342,11 +348,13 @@ class Stream:
         self.since_ack_bytes += len(part)
         if partial.total_bytes != data.total_bytes or partial.got_bytes > data.total_bytes:
             raise BadFrame("chunks that are more, or of another message, than the first one said")
+        if len(partial.parts) >= LINK_CHUNKS_MAX:
+            raise BadFrame(f"a large message in more than {LINK_CHUNKS_MAX} chunks")
         partial.parts.append(part)
         if partial.got_bytes < partial.total_bytes:
             return []
         del self._partials[data.transfer]
-        return [b"".join(partial.parts)]
+        return [Pieces(partial.parts)]
 
     def _count(self, messages: int, size: int) -> None:
         self._taken_messages += messages

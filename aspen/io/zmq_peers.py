@@ -6,7 +6,7 @@ called it. All lanes of a peer share its connection: what is on one lane waits f
 the protocol above keeps that short.
 
     on the wire      lane (1 byte) + frame, in one part;
-                     or, for a large frame, which is then not copied once more, in two
+                     or, for a large frame, which its receiver then need not copy once more, in two
 
 Who sent a frame is told by the CURVE key of its connection, checked at each handshake by ZAP, and at each frame against
 what is trusted now. Which connection it came on is told by the routing id that the ROUTER gave it, a counter; an id
@@ -193,8 +193,8 @@ class ZmqPeers:
                 check_size(frame)
                 # The mark is looked at before the first part of a message only, so the second one is never refused.
                 send(_LANES[lane], NOBLOCK_MORE)
-                # pyzmq keeps it until ZeroMQ has done with it.
-                send(frame, NOBLOCK, copy=False)
+                # Copied: to have pyzmq keep it until ZeroMQ has done with it takes a thread, which costs more.
+                send(frame, NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno == zmq.EAGAIN:
                 return False

@@ -22,6 +22,8 @@ peer with another number of fields refuses the message; add a new class instead.
     scan      the grammar of a frame, checked on the bytes
     encode    messages to bytes
     decode    bytes to messages; copy
+    flat      both, for a few plain values
+    pieces    bytes that are not copied to be in one place
     remote    exceptions
     registry  which types travel, and how
 """
@@ -32,19 +34,21 @@ import aspen.errors
 import aspen.types
 from aspen.errors import BadFrame, NotEncodable
 from aspen.wire.decode import copy, decode, decode_partly
-from aspen.wire.encode import encode, encode_last
+from aspen.wire.encode import encode, encode_pieces
+from aspen.wire.pieces import Pieces
 from aspen.wire.registry import message, register, register_custom, type_id_of
 from aspen.wire.remote import RemoteError, remote_traceback
 
 __all__ = [
     "BadFrame",
     "NotEncodable",
+    "Pieces",
     "RemoteError",
     "copy",
     "decode",
     "decode_partly",
     "encode",
-    "encode_last",
+    "encode_pieces",
     "message",
     "register",
     "register_custom",

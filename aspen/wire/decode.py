@@ -15,6 +15,8 @@ import cbor2
 from aspen.errors import BadFrame
 from aspen.limits import FRAME_BYTES_MAX, WIRE_DEPTH_MAX
 from aspen.wire.encode import HASH_COLLISIONS_MAX, encode, few_collisions
+from aspen.wire.flat import FLAT_FRAME_BYTES_MIN, read_flat
+from aspen.wire.pieces import Pieces
 from aspen.wire.scan import TAG_FROZENSET, TAG_PAIRS, TAG_SET, TAG_TUPLE, TAG_TYPED, scan
 
 Reader = Callable[[Sequence[Any]], object]
@@ -32,7 +34,9 @@ _FLAT_ITEM_SIZE_MAX: Final = 4_096
 _FLAT_INT_MAX: Final = (1 << 63) - 1
 
 
-def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYTES_MAX, start: int = 0) -> object:
+def decode(
+    data: bytes | bytearray | memoryview | Pieces, size_bytes_max: int = FRAME_BYTES_MAX, start: int = 0
+) -> object:
     """The message that `data` holds from `start` on. Needs at most about a hundred bytes of memory for each byte.
 
     Types of fields are not checked, only their number: a peer that is trusted enough to send is
@@ -42,9 +46,13 @@ def decode(data: bytes | bytearray | memoryview, size_bytes_max: int = FRAME_BYT
         BadFrame: for any bytes that are no message, and for types that nobody has registered here, or that do not
             take these fields. `decode_partly` tells the one from the other.
     """
-    if type(data) is not bytes:
+    if type(data) is not bytes and type(data) is not Pieces:
         data = bytes(data)
-    return _loads(data, size_bytes_max, _UNTAG, start)
+    if FLAT_FRAME_BYTES_MIN <= size_bytes_max >= len(data) - start:
+        flat = read_flat(data, start)
+        if flat is not None:
+            return flat
+    return _loads(bytes(data), size_bytes_max, _UNTAG, start)
 
 
 def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, bool], object]], start: int) -> object:
@@ -62,7 +70,7 @@ def _loads(data: bytes, size_bytes_max: int, untag: Mapping[int, Callable[[Any, 
         raise BadFrame(_innermost(error)) from error
 
 
-def decode_partly(data: bytes, start: int = 0) -> tuple[object, list[str]]:
+def decode_partly(data: bytes | Pieces, start: int = 0) -> tuple[object, list[str]]:
     """The message, with a text in place of each value whose type is not known here or does not take its fields; and
     why that is so, innermost first.
 
@@ -82,7 +90,7 @@ def decode_partly(data: bytes, start: int = 0) -> tuple[object, list[str]]:
             # With a number: two values must not become one in a set.
             return f"<{type_id:.200}, which cannot be read here ({len(whys)})>"
 
-    return _loads(data, FRAME_BYTES_MAX, {**_UNTAG, TAG_TYPED: read_typed}, start), whys
+    return _loads(bytes(data), FRAME_BYTES_MAX, {**_UNTAG, TAG_TYPED: read_typed}, start), whys
 
 
 def copy(value: Any) -> Any:

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from aspen.errors import NotEncodable
 from aspen.limits import FRAME_BYTES_MAX, WIRE_DEPTH_MAX
+from aspen.wire.flat import FLAT_FRAME_BYTES_MIN, write_flat
+from aspen.wire.pieces import Pieces
 from aspen.wire.scan import (
     BIGINT_BYTES_MAX,
     ITEM_BYTES_MIN,
@@ -33,8 +35,6 @@ integers and tuples can be chosen by whoever sends them."""
 
 _LARGE_BYTES: Final = 16_384
 """A string of this size is checked against the bound before it is copied."""
-TUPLE_LEVELS: Final = 2
-"""Of nesting that a tuple costs."""
 _PATH_STEPS_MAX: Final = 16
 """Steps of the path that an error shows."""
 
@@ -98,20 +98,20 @@ def encode(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes =
     Raises:
         NotEncodable: the message holds something else, or is too large or too deep. Names where.
     """
-    return _encode(prefix, len(prefix), value, 0, size_bytes_max)
+    return bytes(encode_pieces(value, size_bytes_max, prefix))
 
 
-def encode_last(head: bytes, start: int, value: object) -> bytes:
-    """The bytes of a tuple of which only the last item is to be encoded: `head` are those of the tuple with an empty
-    tuple in its place, without that, and with `start` bytes in front that do not count. Raises as `encode`."""
-    return _encode(head, start, value, TUPLE_LEVELS, FRAME_BYTES_MAX)
-
-
-def _encode(head: bytes, start: int, value: object, depth: int, size_bytes_max: int) -> bytes:
+def encode_pieces(value: object, size_bytes_max: int = FRAME_BYTES_MAX, prefix: bytes = b"") -> bytes | Pieces:
+    """As `encode`, but large bytes in a tuple of plain values are not copied: then it comes in pieces."""
+    start = len(prefix)
+    if type(value) is tuple and size_bytes_max >= FLAT_FRAME_BYTES_MIN:
+        flat = write_flat(prefix, value, size_bytes_max)
+        if flat is not None:
+            return flat
     out = Out(size_bytes_max + start)
-    out += head
+    out += prefix
     try:
-        writers[type(value)](out, value, depth)
+        writers[type(value)](out, value, 0)
         if len(out) > out.size_bytes_max:
             raise _too_large(out, value)
     except Refused as refused:
@@ -287,10 +287,10 @@ def _write_list(out: Out, value: list[Any], depth: int) -> None:
 
 
 def _write_tuple(out: Out, value: tuple[Any, ...], depth: int) -> None:
-    enter(out, value, depth + TUPLE_LEVELS)
+    enter(out, value, depth + 2)
     out += _HEAD_TUPLE
     out += _array_head(len(value))
-    write_items(out, value, value, depth + TUPLE_LEVELS, _index)
+    write_items(out, value, value, depth + 2, _index)
 
 
 def _write_set(out: Out, value: set[Any] | frozenset[Any], depth: int) -> None:

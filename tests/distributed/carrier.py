@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aspen.distributed import Remote
+from aspen.distributed.heads import HEADS
 from aspen.sim import Cluster, SimNode
 
 DELAY_S = 0.002
@@ -16,8 +17,9 @@ NOTICE_S = 1.0
 class Wire:
     """Joins the nodes of a cluster. A crash or a cut ends sessions on both sides, after a while."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, features: frozenset[str] = frozenset({HEADS})) -> None:
         self.cluster = cluster
+        self.features = features
         self.ends: dict[str, End] = {}
         self.cuts: set[frozenset[str]] = set()
         self.sessions: dict[frozenset[str], int] = {}
@@ -84,6 +86,7 @@ class End:
         self.sent.append((peer, message))
         pair = frozenset((self.node.name, peer))
         session = self.wire.sessions.get(pair, 0)
+        self.remote.on_session_up(peer, self.wire.features)  # The first message of a session begins it.
         other = self.wire.ends.get(peer)
         if other is None or pair in self.wire.cuts:
             self.soon(NOTICE_S, lambda: self.remote.on_session_down(peer, "nobody answers"))

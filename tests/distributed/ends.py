@@ -21,6 +21,7 @@ from aspen.distributed.states import (
     Transmit,
 )
 from aspen.types import NOCONNECTION
+from aspen.wire import Pieces
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -75,10 +76,10 @@ class End:
 
     # -- what its user does -----------------------------------------------------------------------------
 
-    def send(self, message: bytes, lane: int = DATA, flow: int = 0) -> bool:
+    def send(self, message: bytes | Pieces, lane: int = DATA, flow: int = 0) -> bool:
         accepted = self.link.send(lane, message, flow, self.world.now_ns)
         if accepted:
-            self.log.events.append(("send", lane, message, flow))
+            self.log.events.append(("send", lane, bytes(message), flow))
         self.settle()
         return accepted
 
@@ -100,7 +101,7 @@ class End:
                 case Transmit(lane, frame):
                     self.transmit(lane, frame)
                 case Deliver(lane, messages):
-                    self.log.events.extend(("got", lane, message) for message in messages)
+                    self.log.events.extend(("got", lane, bytes(message)) for message in messages)
                 case SessionUp(incarnation, protocol, features):
                     self.log.events.append(("up", incarnation, protocol, features))
                 case SessionDown(incarnation, reason, why):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aspen.distributed import DATA, Links, Me
 from aspen.errors import NotReachable
 from aspen.io import new_event_loop, real_ports
 from aspen.io.zmq_peers import ZmqPeers
+from aspen.wire import Pieces
 from tests.contracts.rigs import identity_of
 
 EVERY_S = 0.005
@@ -53,8 +54,9 @@ class Talker:
         self.number = 0
         tell("boot", incarnation)
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        self.tell("got", lane, message)
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | Pieces]) -> None:
+        for message in messages:
+            self.tell("got", lane, bytes(message))
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         self.tell("up", incarnation)

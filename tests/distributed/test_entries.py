@@ -18,6 +18,7 @@ from aspen import wire
 from aspen.distributed import Joining, distribution, distribution_of, remote
 from aspen.distributed.envelope import Envelope
 from aspen.distributed.groups import Changes, GroupDigest, TablePage
+from aspen.distributed.heads import ANSWER_FORM, CALL_FORM, CAST_FORM
 from aspen.distributed.joining import TakenIn
 from aspen.distributed.members import Digest, MemberRecord, Said
 from aspen.distributed.relay import Answer, Ask, End, Leave, Taken
@@ -41,11 +42,12 @@ SAMPLES: dict[bytes, list[Any]] = {
 """By the first byte of a message between nodes: all that may follow. `b"a"` are signals between actors: see below."""
 
 ENTRIES = {
-    "aspen/distributed/distribution.py": "on_message: the role is looked up there, and checked for each type",
+    "aspen/distributed/distribution.py": "on_messages: the role is looked up there, and checked for each type",
     "aspen/distributed/membership_port.py": "on_frame, with the role that `distribution` hands on",
     "aspen/distributed/pg_port.py": "the same",
     "aspen/distributed/relay.py": "decode_relayed, checked by `distribution`; what the envelope holds, by the desk",
-    "aspen/distributed/remote.py": "on_message: by the handlers of the peer's role",
+    "aspen/distributed/remote.py": "on_messages: by the handlers, and the forms, of the peer's role",
+    "aspen/distributed/heads.py": "the heads of forms, which `remote` takes from that role",
     "aspen/distributed/envelope.py": "the fields of an envelope, whose origin the desk of `aspen.shell.relay` checks",
     "aspen/distributed/frames.py": "HELLO, before which nobody is anybody; the key was checked at the handshake",
     "aspen/distributed/ticket.py": "a line that a person has pasted",
@@ -115,7 +117,7 @@ async def sent(node: SimNode, messages: list[bytes]) -> list[str]:
     found._links.end_session = lambda peer, reason: why.append(reason)  # type: ignore[method-assign]
     for message in messages:
         found.on_session_up(PEER, 1)
-        found.on_message(PEER, 0, message)
+        found.on_messages(PEER, 0, [message])
     await asyncio.sleep(0.1)
     return [reason for reason in why if "may not" in reason]
 
@@ -171,9 +173,12 @@ def test_a_signal_between_actors_is_taken_from_nodes_only(role: Role | None) -> 
         }
         assert set(signals) == set(SIGNALS)
         for name, fields in signals.items():
-            entry.on_message(PEER, wire.encode((getattr(remote, name), *fields)))
+            entry.on_message(PEER, entry._carrier.prefix + wire.encode((getattr(remote, name), *fields)))
+        head = wire.encode((*here, "touch", False))
+        for form in (CAST_FORM, CALL_FORM, ANSWER_FORM):
+            entry.on_message(PEER, b"a" + form + len(head).to_bytes(2, "big") + head + bytes(16) + wire.encode(()))
         await asyncio.sleep(0.1)
-        assert len(lost) == len(signals)
+        assert len(lost) == len(signals) + 3
         assert all("that it may send" in reason for reason in lost)
         assert process.alive
         assert not process.links

@@ -11,6 +11,7 @@ from aspen.errors import InvariantBroken
 from aspen.limits import (
     LINK_BATCH_MESSAGES_MAX,
     LINK_CHUNK_BYTES_MAX,
+    LINK_CHUNKS_MAX,
     LINK_CREDIT_MESSAGES,
     LINK_DEADLINE_S,
     LINK_IDLE_S,
@@ -19,6 +20,7 @@ from aspen.limits import (
     LINK_UNACKED_BYTES_MAX,
 )
 from aspen.types import NOCONNECTION
+from aspen.wire import Pieces
 from tests.distributed.ends import MS, Pair, numbered
 
 
@@ -240,6 +242,32 @@ def test_a_large_message_comes_whole() -> None:
     pair.until(lambda: len(pair.b.log.got()) == 2)
     assert pair.b.log.got() == [large, b"after"]
     pair.check()
+
+
+def test_what_lies_in_pieces_comes_whole() -> None:
+    pair = Pair().up()
+    large = Pieces([b"a" * 7, b"b" * LINK_CHUNK_BYTES_MAX, memoryview(b"c" * (LINK_CHUNK_BYTES_MAX + 1)), b"", b"d"])
+    small = Pieces([b"e", b"f"])
+    for message in (small, large, small, large):
+        assert pair.a.send(message)
+    assert pair.a.send(small, CONTROL)
+    pair.until(lambda: len(pair.b.log.got()) == 4)
+    assert pair.b.log.got() == [bytes(message) for message in (small, large, small, large)]
+    assert pair.b.log.got(CONTROL) == [b"ef"]
+    assert pair.a.send(small, LOSSY)
+    pair.until(lambda: pair.b.log.got(LOSSY) == [b"ef"])
+
+
+def test_a_large_message_in_crumbs_loses_the_session() -> None:
+    pair = Pair().up()
+    session = pair.a.link.session
+    grant = frames.LaneStatus(0, 1, 1)
+    for seq in range(1, LINK_CHUNKS_MAX + 2):
+        frame = frames.chunk(session, seq, grant, 1, LINK_MESSAGE_BYTES_MAX, b"x")
+        pair.b.link.on_frame(DATA, pair.a.connection * 8 + DATA, frame, pair.now_ns)
+        pair.b.carry_out()
+        assert bool(pair.b.log.downs()) == (seq > LINK_CHUNKS_MAX)
+    assert "chunks" in pair.b.log.downs()[0][3]
 
 
 def test_a_large_message_stalls_no_other_flow_and_little_waits_below() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -14,6 +14,7 @@ from aspen.io.forks import forked
 from aspen.limits import LINK_QUEUE_BYTES_MAX, LINK_UNACKED_BYTES_MAX
 from aspen.sim import Cluster, LinkQuality
 from aspen.sim.node import SimNode
+from aspen.wire import Pieces
 from tests.distributed.ends import Log, check_promise
 
 NODES = 5
@@ -46,8 +47,9 @@ class Talker:
     def log(self, peer: str) -> Log:
         return self.world.logs[self.name, peer]
 
-    def on_message(self, peer: str, lane: int, message: bytes) -> None:
-        self.log(peer).events.append(("got", lane, name_of(message)))
+    def on_messages(self, peer: str, lane: int, messages: Sequence[bytes | Pieces]) -> None:
+        for message in messages:
+            self.log(peer).events.append(("got", lane, name_of(bytes(message))))
 
     def on_session_up(self, peer: str, incarnation: int) -> None:
         self.log(peer).events.append(("up", incarnation))

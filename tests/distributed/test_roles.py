@@ -64,7 +64,7 @@ def test_every_message_of_the_package_has_a_row() -> None:
 def test_every_signal_between_actors_has_a_row() -> None:
     kinds = {name for name, value in vars(remote).items() if name.isupper() and type(value) is int and value < 100}
     assert {"CAST", "START"} <= kinds
-    assert kinds - {"FOREVER_NS", "NEVER_NS", "DEAD", "REMOTE_CALLS_KEPT_MIN"} == set(SIGNALS)
+    assert kinds - {"FOR_EVER", "FOREVER_NS", "NEVER_NS", "DEAD", "REMOTE_CALLS_KEPT_MIN"} == set(SIGNALS)
     assert all(roles == {Role.NODE} for roles in SIGNALS.values())
 
 

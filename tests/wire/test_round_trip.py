@@ -21,7 +21,6 @@ from aspen.wire import (
     copy,
     decode,
     encode,
-    encode_last,
     message,
     register,
     register_custom,
@@ -449,33 +448,3 @@ def test_a_copy_of_a_few_plain_values_is_as_strict_as_any(bad: tuple[object, ...
         copy(bad)
     plain = ("a", 1, b"x", None, True, 1.5, -(1 << 62), 1 << 80)
     assert copy(plain) == decode(encode(plain)) == plain
-
-
-@pytest.mark.parametrize("last", [(), (1, b"x"), ("a" * 70_000,), (bytes(FRAME_BYTES_MAX // 2),), [{"k": (1, 2)}]])
-@pytest.mark.parametrize("prefix", [b"", b"p"])
-def test_the_last_item_of_a_tuple_may_be_encoded_by_itself(last: object, prefix: bytes) -> None:
-    head = encode((0, (7, "kind"), "name", ()), prefix=prefix)[: -len(encode(()))]
-    assert encode_last(head, len(prefix), last) == encode((0, (7, "kind"), "name", last), prefix=prefix)
-
-
-def test_the_last_item_of_a_tuple_has_the_bounds_that_it_has_in_the_whole() -> None:
-    head = encode((0, ()))[: -len(encode(()))]
-
-    def outcome(encoding: Any) -> object:
-        try:
-            return encoding()
-        except NotEncodable:
-            return None
-
-    refused = 0
-    for levels in range(WIRE_DEPTH_MAX - 6, WIRE_DEPTH_MAX + 3):
-        value = nest(lambda inner: [inner], levels)
-        whole = outcome(lambda value=value: encode((0, value)))
-        assert outcome(lambda value=value: encode_last(head, 0, value)) == whole
-        refused += whole is None
-    for size in range(FRAME_BYTES_MAX - 40, FRAME_BYTES_MAX + 5):
-        value = bytes(size)
-        whole = outcome(lambda value=value: encode((0, value)))
-        assert outcome(lambda value=value: encode_last(head, 0, value)) == whole
-        refused += whole is None
-    assert 3 < refused < 50
