@@ -1,6 +1,7 @@
 """Many leases and many watches at once on three members, each a process, through the loss of their leader.
 
-    PYTHONPATH=. python benchmarks/scale.py [--leases 100000] [--watches 10000] [--connections 1,100] [--ttl 60] [--hold 70]
+    PYTHONPATH=. python benchmarks/scale.py [--leases 100000] [--watches 10000] [--connections 1,100] [--ttl 60]
+        [--hold 70]
 
 One client keeps the leases alive, as `kv.lease` does; as many watches as are asked for see one key, first on one
 connection and then on a hundred, in the same process. Then, for each number of connections:

@@ -445,7 +445,7 @@ class Remote:
         deadline = NEVER_NS if left_ns is None else self.system.scheduler.mono_ns() + left_ns
         reply = FarCaller(self, peer, id, target, deadline)
         if target.wake == DEAD:
-            called = address[3]
+            called = head.address[3]
             if isinstance(called, Via):
                 reply.fail(called.absent(self.system, name))
             else:
