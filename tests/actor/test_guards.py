@@ -65,7 +65,7 @@ async def guarded() -> tuple[Any, Until, list[str]]:
 
 def test_what_comes_after_it_has_lapsed_is_refused() -> None:
     async def program(system: System) -> None:
-        worker, guard, done = await guarded()
+        worker, _, done = await guarded()
         worker.note("before")
         await asyncio.sleep(0.1)
         worker.lapse()
