@@ -41,7 +41,9 @@ async def names(settings: Settings, name: str, where: str, timeout: float, as_js
     if as_json:
         print_json([_document(one) for one in shown])
     elif shown:
-        table = Table("name", "node", "actor", "pid", "token", "lease", "stand by", box=None)
+        table = Table(box=None)
+        for column in ("name", "node", "actor", "pid", "token", "lease", "stand by"):
+            table.add_column(column, overflow="fold")  # On a narrow terminal nothing is left out.
         for one in shown:
             holder, *standbys = one.line
             table.add_row(
