@@ -18,7 +18,7 @@ import aspen.sim
 from aspen import AspenError, Child, child, whereis, wire
 from aspen.actor import system_of_loop
 from aspen.distributed import Joining, Seed
-from aspen.errors import NoSpace, StorageCorrupt
+from aspen.errors import NoSpace, StorageCorrupt, UsageError
 from aspen.journal import JournalOptions
 from aspen.kv import Kv, get, put, value
 from aspen.kv.door import ADMIN
@@ -282,6 +282,9 @@ async def _contents(sim: Simulation, clients: Clients, node: str, machine: Any) 
     try:
         sessions = [(id, one.pack()) for id, one in sorted(machine._sessions._open.items())]
         return hash_at(machine, Keyspace.USER), sessions
+    except UsageError:
+        # Closed meanwhile: the state that had rotted is set aside, and the member gets another.
+        return None
     except StorageCorrupt:
         sim.branch("rot.found_last")
 
