@@ -23,6 +23,7 @@ from aspen.errors import (
     StorageCorrupt,
     StorageFailed,
 )
+from aspen.limits import REPLICATION_TELL_COMMIT_S
 from aspen.otp.actor import Actor
 from aspen.raft import Configuration, decode_configuration, encode_configuration
 from aspen.replication.mailroom import Inbox, mailroom_of
@@ -267,8 +268,8 @@ class Enrolment(Actor):
             else:
                 send_unbounded(self._process, "drive", ())
 
-    def _tell_commit_later(self, delay_s: float) -> None:
-        self.ctx.call_after(delay_s, lambda: send_unbounded(self._process, "tell_commit", ()))
+    def _tell_commit_later(self) -> None:
+        self.ctx.call_after(REPLICATION_TELL_COMMIT_S, lambda: send_unbounded(self._process, "tell_commit", ()))
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now_ns = self.ctx.now_ns()

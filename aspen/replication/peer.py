@@ -275,7 +275,8 @@ class RaftPeer(Enrolment):
     def tell_commit(self) -> None:
         """Its own: members that are idle are to know what is committed."""
         running = self._running
-        if running is not None and running.tell_commit():
+        if running is not None:
+            running.tell_commit()
             self._drive()
 
     def _drive(self) -> None:

@@ -18,12 +18,7 @@ from typing import Any, Final
 
 from aspen.actor.context import Context
 from aspen.errors import BadFrame, InvariantBroken, NotLeader, UsageError
-from aspen.limits import (
-    RAFT_WRITES_WAITING_MAX,
-    REPLICATION_LACKING_EVERY_S,
-    REPLICATION_TELL_COMMIT_S,
-    REPLICATION_UNFIT_ELECTIONS,
-)
+from aspen.limits import RAFT_WRITES_WAITING_MAX, REPLICATION_LACKING_EVERY_S, REPLICATION_UNFIT_ELECTIONS
 from aspen.raft import (
     NOBODY,
     Configuration,
@@ -55,7 +50,6 @@ ADVANCES_MAX: Final = 64
 SPANS_SHOWN_MAX: Final = 8
 """Stretches of rotten entries that a message names."""
 
-_TELL_NS: Final = round(REPLICATION_TELL_COMMIT_S * 1e9)
 _UNFIT_NS: Final = round(3 * REPLICATION_LACKING_EVERY_S * 1e9)
 
 UNWRITTEN_MAX: Final = RAFT_WRITES_WAITING_MAX // 2
@@ -136,12 +130,10 @@ class Running:
         """Of entries above the mark, about."""
         self._number = self._persisted = 0
         """Of Readies: the last one, and the last one of which all is durable."""
-        self._tell_ns = 0
-        """When members that are idle still are to be told of the latest commit."""
         self._telling = False
         """Whether `tell_commit` is on its way to this member."""
-        self.tell_later: Callable[[float], object] = lambda delay_s: None
-        """Brings about a call of `tell_commit` after so many seconds."""
+        self.tell_later: Callable[[], object] = lambda: None
+        """Brings about a call of `tell_commit` soon, and a drive."""
         self.on_leadership: Callable[[], object] = lambda: None
         self.on_seen: Callable[[Any], object] = lambda seen: None
         """Told which disks and boots are written down."""
@@ -313,23 +305,15 @@ class Running:
         self.feeder.commit(entries)
         self.changes.passed(last.index, last.term)
         self.core.applied(last.index)
-        if self.is_leader:
-            self._tell_ns = self._ctx.now_ns() + _TELL_NS
-            if not self._telling:
-                self._telling = True
-                self.tell_later(REPLICATION_TELL_COMMIT_S)
+        if not self._telling and self.is_leader:
+            self._telling = True
+            self.tell_later()
 
-    def tell_commit(self) -> bool:
+    def tell_commit(self) -> None:
         """Has members told what is committed, unless an append was there to say so meanwhile: a message a member for
-        each entry of a single client is spared, and the client does not wait for them. False: it is too early, as
-        there was another commit since; an append has told of the one before it."""
-        wait_ns = self._tell_ns - self._ctx.now_ns()
-        if wait_ns > 0:
-            self.tell_later(wait_ns / 1e9)
-            return False
+        each entry of a single client is spared, and the client does not wait for them."""
         self._telling = False
         self.core.tell_commit()
-        return True
 
     def _reconfigure(self, entry: Entry) -> None:
         change = decode_change(entry.data)
