@@ -31,7 +31,7 @@ from aspen.io.keys import (
 )
 from aspen.io.logs import log_handler, stderr_is_terminal
 from aspen.io.nodes import NodeSeat, peers
-from aspen.io.process import keep_freed_memory, spare_collections
+from aspen.io.process import suit_nodes
 from aspen.io.real_disk import RealDisk
 from aspen.io.signals import StopSignals
 from aspen.io.watchdog import Stall, Watchdog
@@ -64,8 +64,7 @@ def run(main: Coroutine[Any, Any, R], *, strict_messages: bool = False) -> R:
     if _loop_runs_here():
         main.close()
         raise UsageError("aspen.run() makes an event loop of its own, and one runs here already; await the coroutine")
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
         ports = real_ports(loop)
@@ -104,8 +103,7 @@ def run_node(
         StartFailed: the tree did not start; the cause says why.
     """
     handler = _configure_log(config)
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     config = config.named(plan[0].app.name if plan else "aspen")
     config = _with_membership(config, directory)
     try:

@@ -21,7 +21,7 @@ from aspen.bench.kv import NAME, cluster
 from aspen.errors import LeaseLost
 from aspen.io import RealClock, new_event_loop
 from aspen.io.files import temporary_folder
-from aspen.io.process import keep_freed_memory, spare_collections
+from aspen.io.process import suit_nodes
 from aspen.kv import Kv
 from aspen.kv.connecting import connect
 
@@ -58,8 +58,7 @@ def measure(
     Raises:
         NotReachable: the cluster did not start, or is not there.
     """
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_measure(members, only, seconds, where, config_dir))
 

@@ -21,7 +21,7 @@ from aspen.io import RealClock, new_event_loop
 from aspen.io.children import Detached, kill_process, terminate_process
 from aspen.io.files import temporary_folder
 from aspen.io.nodes import find_node
-from aspen.io.process import keep_freed_memory, spare_collections
+from aspen.io.process import suit_nodes
 from aspen.kv import Kv
 from aspen.kv.connecting import connect
 from aspen.limits import HEART_PERIOD_S, HEART_RESTARTS
@@ -81,8 +81,7 @@ def measure(
     """
     if only is not None and only not in KEYS:
         raise UsageError(f"no benchmark {only!r}; there are: {', '.join(KEYS)}")
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_measure(members, only, seconds, where, kills))
 

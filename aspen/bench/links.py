@@ -18,7 +18,7 @@ from typing import Final
 from aspen.bench import far, raw_links
 from aspen.errors import NotReachable, UsageError
 from aspen.io import new_event_loop
-from aspen.io.process import keep_freed_memory, spare_collections
+from aspen.io.process import suit_nodes
 
 ROUNDS_DEFAULT: Final = 3
 START_TIMEOUT_S: Final = 30.0
@@ -50,8 +50,7 @@ def measure(only: str | None = None, rounds: int = ROUNDS_DEFAULT) -> dict[str, 
     """
     if only is not None and only not in KEYS:
         raise UsageError(f"no benchmark {only!r}; there are: {', '.join(KEYS)}")
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     results = {}
     for key in [only] if only else KEYS:
         # An event loop for each: a node is one loop's.
@@ -112,7 +111,6 @@ async def _serve(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(sys.argv[1]))

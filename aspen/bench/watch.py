@@ -17,7 +17,7 @@ from aspen.bench.kv import NAME, VALUE_BYTES, cluster
 from aspen.errors import UsageError
 from aspen.io import RealClock, new_event_loop
 from aspen.io.files import temporary_folder
-from aspen.io.process import keep_freed_memory, spare_collections
+from aspen.io.process import suit_nodes
 from aspen.kv import Kv
 from aspen.kv.connecting import connect
 from aspen.kv.watch import Watch
@@ -51,8 +51,7 @@ def measure(
     """
     if connections is not None and not 1 <= connections <= watches:
         raise UsageError(f"{connections} connections for {watches} watches: use at least 1, and a watch for each")
-    spare_collections()
-    keep_freed_memory()
+    suit_nodes()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(
             _measure(

@@ -20,6 +20,12 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
 
+def suit_nodes() -> None:
+    """Sets the process up as suits a node, and who measures nodes: see `spare_collections` and `keep_freed_memory`."""
+    spare_collections()
+    keep_freed_memory()
+
+
 def spare_collections() -> None:
     """Has Python's cycle collector look less often, as suits a process that holds many live actors.
 
