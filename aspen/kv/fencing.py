@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from aspen.errors import LeaseLost
 from aspen.kv.client import Kv
+from aspen.kv.recipes.fenced import while_held
 from aspen.kv.recipes.held import Held
 from aspen.kv.types import DeleteRequest, PutRequest, PutResult, Request, TxnRequest, TxnResult
 
@@ -52,11 +52,10 @@ class FencedKv(Kv):
         """Nothing: others use it."""
 
     async def _write(self, request: Request, timeout: float | None) -> object:
+        async def execute(fenced: TxnRequest) -> TxnResult:
+            return cast(TxnResult, await self._base._write(fenced, timeout))
+
+        if isinstance(request, _FENCED):
+            return await while_held(self._held, request, execute)
         self._held.verify()
-        if not isinstance(request, _FENCED):
-            return await self._base._write(request, timeout)
-        fenced = TxnRequest((self._held.check(),), (request,))
-        done = cast(TxnResult, await self._base._write(fenced, timeout))
-        if not done.succeeded:
-            raise LeaseLost("what this write needs is not held any more; nothing was written: claim it anew")
-        return done.responses[0]
+        return await self._base._write(request, timeout)

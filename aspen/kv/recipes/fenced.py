@@ -10,6 +10,7 @@ matter. The holder's clock is looked at first, which spares the store what is in
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from aspen.errors import LeaseLost
@@ -56,8 +57,13 @@ class Fenced:
         return cast(TxnResult, await self._do(request, timeout))
 
     async def _do(self, operation: Operation, timeout: float | None) -> object:
-        self._held.verify()
-        done = await self._kv.execute(TxnRequest((self._held.check(),), (operation,)), timeout=timeout)
-        if not done.succeeded:
-            raise LeaseLost("what this write needs is not held any more; nothing was written: claim it anew")
-        return done.responses[0]
+        return await while_held(self._held, operation, lambda request: self._kv.execute(request, timeout=timeout))
+
+
+async def while_held(held: Held, operation: Operation, execute: Callable[[TxnRequest], Awaitable[TxnResult]]) -> object:
+    """The result of an operation that `execute` does only while something is held. Raises LeaseLost: it is not."""
+    held.verify()
+    done = await execute(TxnRequest((held.check(),), (operation,)))
+    if not done.succeeded:
+        raise LeaseLost("what this write needs is not held any more; nothing was written: claim it anew")
+    return done.responses[0]
