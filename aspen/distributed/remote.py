@@ -341,10 +341,8 @@ class Remote:
         raise BadFrame(f"there is no message of form {data[at]} that it may send")
 
     def _take_casts(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
-        start = at + 3 + (data[at + 1] << 8 | data[at + 2])
-        beginning = data[:start]
-        head = peer.heads.get(beginning) or self._head(peer, beginning, at)
-        target = head.target()
+        beginning, head = self._beginning(peer, data, at)
+        start, target = len(beginning), head.target()
         next_one: Data | None = data
         while next_one is not None and next_one[:start] == beginning:
             args, why = _read(next_one, start)
@@ -357,10 +355,8 @@ class Remote:
         return next_one
 
     def _take_calls(self, peer: Peer, data: Data, at: int, left: Iterator[Data]) -> Data | None:
-        start = at + 3 + (data[at + 1] << 8 | data[at + 2])
-        beginning = data[:start]
-        head = peer.heads.get(beginning) or self._head(peer, beginning, at)
-        target = head.target()
+        beginning, head = self._beginning(peer, data, at)
+        start, target = len(beginning), head.target()
         next_one: Data | None = data
         while next_one is not None and next_one[:start] == beginning:
             id, left_ns, arguments = read_asked(next_one, start)
@@ -383,12 +379,16 @@ class Remote:
             self._refuse_answer(why, peer, id, value)
         return next(left, None)
 
-    def _head(self, peer: Peer, beginning: bytes, at: int) -> Head:
-        head = read_head(self.system, beginning, at)
-        if len(peer.heads) >= REMOTE_HEADS_MAX:
-            peer.heads.clear()
-        peer.heads[beginning] = head
-        return head
+    def _beginning(self, peer: Peer, data: Data, at: int) -> tuple[bytes, Head]:
+        """What a cast or call begins with, and the head in it."""
+        beginning = data[: at + 3 + (data[at + 1] << 8 | data[at + 2])]
+        head = peer.heads.get(beginning)
+        if head is None:
+            head = read_head(self.system, beginning, at)
+            if len(peer.heads) >= REMOTE_HEADS_MAX:
+                peer.heads.clear()
+            peer.heads[beginning] = head
+        return beginning, head
 
     def on_session_down(self, peer: str, reason: str = "") -> None:
         """The session with a peer has ended: everything under way fails, and everyone bound is told."""
