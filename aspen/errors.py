@@ -12,6 +12,8 @@ The docstrings tell neighbours apart and say whose fault each is:
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 
 class AspenError(Exception):
     """The root of every error that Aspen raises on purpose."""
@@ -196,6 +198,12 @@ class AccessDenied(AspenError):
 class WrongKey(AccessDenied):
     """Not the node that was asked for answers at an address; or it ended just then, which looks the same. Another try
     tells."""
+
+
+def is_refusal(error: BaseException) -> TypeGuard[AccessDenied | UsageError]:
+    """Whether it says that no further try will do: not trusted, or asked for wrongly. A `WrongKey` may be another's
+    when it is tried again."""
+    return isinstance(error, AccessDenied | UsageError) and not isinstance(error, WrongKey)
 
 
 class NotReachable(AspenError):

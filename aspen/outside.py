@@ -171,8 +171,6 @@ class OutsideFinder:
         self._where = [part.strip() for part in where.split(",") if part.strip()]
         self._turn = 0
         self._running: set[asyncio.Task[None]] = set()
-        self.greeting: Mapping[str, Any] = {}
-        """Of the node that was reached last."""
 
     async def find(self, failed: int) -> OutsideChannel:
         """A way to the store."""
@@ -181,7 +179,6 @@ class OutsideFinder:
         first = self._turn % len(ways)
         tried = (ways[first:] + ways[:first])[:KV_CLIENT_WAYS_MAX]
         channel = await first_open(tried, self._open, KV_CLIENT_NEXT_WAY_S, self._running)
-        self.greeting = channel.greeting
         leader = self._record_of(channel.greeting.get("leader"))
         # After a failure the leader that this node knows of may be the one that failed: it hands over to the next.
         if failed or leader is None or channel.greeting.get("node_id") == leader.node_id:
@@ -195,7 +192,6 @@ class OutsideFinder:
         except BaseException:
             channel.close()
             raise
-        self.greeting = direct.greeting
         channel.close()
         return direct
 

@@ -30,7 +30,6 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from aspen.errors import (
-    AccessDenied,
     ActorFailed,
     AspenError,
     CallTimeout,
@@ -40,8 +39,7 @@ from aspen.errors import (
     NotReachable,
     Overloaded,
     Unknown,
-    UsageError,
-    WrongKey,
+    is_refusal,
 )
 from aspen.kv.codec import decode_batch, encode_batch, encode_error
 from aspen.kv.door import LEASE, READ, SERIALIZABLE, WRITE
@@ -396,15 +394,18 @@ class Courier:
         """Pauses, longer each time, and lets go of a channel that is of no use."""
         self._why = error
         self._failed += 1
-        longest = min(KV_CLIENT_BACKOFF_MAX_S, KV_CLIENT_BACKOFF_MIN_S * 2 ** min(self._failed, 10))
-        pause = longest * (0.5 + self._draw() / 2)
-        resume_at = self._loop.time() + pause
+        resume_at = self._later()
         if resume_at > self._resume_at:
             self._resume_at = resume_at
             self._loop.call_at(resume_at, self._resume_from, resume_at)
         if not isinstance(error, Overloaded) and channel is self._channel:
             self._channel = None
             channel.close()
+
+    def _later(self) -> float:
+        """When to try again, after so many failures in a row."""
+        longest: float = min(KV_CLIENT_BACKOFF_MAX_S, KV_CLIENT_BACKOFF_MIN_S * 2 ** min(self._failed, 10))
+        return self._loop.time() + longest * (0.5 + self._draw() / 2)
 
     def gave_trouble(self, error: BaseException, channel: Channel) -> None:
         """Whoever exchanges over the channel by other ways found that it is of no use: it is let go of, and the next
@@ -452,14 +453,13 @@ class Courier:
             async with asyncio.timeout(min(patience_s, KV_CLIENT_CONNECT_S)):
                 self._channel = await self._finder.find(self._failed)
         except (AspenError, TimeoutError) as error:
-            if isinstance(error, AccessDenied | UsageError) and not isinstance(error, WrongKey):
+            if is_refusal(error):
                 self._connecting = None
                 self.close(error)
                 return
             self._why = error
             self._failed += 1
-            longest = min(KV_CLIENT_BACKOFF_MAX_S, KV_CLIENT_BACKOFF_MIN_S * 2 ** min(self._failed, 10))
-            self._resume_at = self._loop.time() + longest * (0.5 + self._draw() / 2)
+            self._resume_at = self._later()
         finally:
             self._connecting = None
         if self._channel is not None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
-from aspen.errors import AccessDenied, AspenError, InvariantBroken, UsageError, WrongKey
+from aspen.errors import AspenError, InvariantBroken, is_refusal
 
 
 class Closable(Protocol):
@@ -27,7 +27,7 @@ C = TypeVar("C", bound=Closable)
 
 async def first_open(
     ways: Sequence[W],
-    open_way: Callable[[W], Awaitable[C]],
+    open_way: Callable[[W], Coroutine[Any, Any, C]],
     after_s: float,
     running: set[asyncio.Task[None]],
 ) -> C:
@@ -45,7 +45,7 @@ async def first_open(
         while waiting or attempts:
             if waiting:
                 number, way = waiting.popleft()
-                attempts[asyncio.ensure_future(_opened(open_way, way))] = number
+                attempts[asyncio.ensure_future(open_way(way))] = number
             await asyncio.wait(attempts, timeout=after_s if waiting else None, return_when=asyncio.FIRST_COMPLETED)
             for task in [task for task in attempts if task.done()]:
                 error = task.exception()
@@ -61,12 +61,7 @@ async def first_open(
     if not errors:
         raise InvariantBroken("there is no way to try")
     told = [error for _, error in sorted(errors.items())]
-    refusals = [one for one in told if isinstance(one, AccessDenied | UsageError) and not isinstance(one, WrongKey)]
-    raise (refusals or told)[0]
-
-
-async def _opened(open_way: Callable[[W], Awaitable[C]], way: W) -> C:
-    return await open_way(way)
+    raise next(filter(is_refusal, told), told[0])
 
 
 def _give_up(task: asyncio.Task[C], running: set[asyncio.Task[None]]) -> None:

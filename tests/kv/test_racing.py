@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -54,9 +54,8 @@ def race(world: World, nodes: dict[str, Node]) -> tuple[str, float]:
             node.opened = Opened(way)
             return node.opened
 
-        opening: Callable[[str], Awaitable[Opened]] = open_way
         try:
-            found = await first_open(list(nodes), opening, AFTER_S, running)
+            found = await first_open(list(nodes), open_way, AFTER_S, running)
             took_s = loop_s() - began_s
         finally:
             while running:
