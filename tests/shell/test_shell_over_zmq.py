@@ -142,7 +142,10 @@ def test_the_seats_of_a_killed_process_are_free_at_once_for_who_needs_one(run: R
                     break
                 except Overloaded:
                     await asyncio.sleep(CONTROL_SWEEP_S / 5)
-            assert await whereis(ControlServer, SERVER_NAME).clients() <= 1
+            # The port may have looked while the connections still broke, one by one: who was missed is found by a ping.
+            while await whereis(ControlServer, SERVER_NAME).clients() > 1:
+                assert asyncio.get_running_loop().time() < end + CONTROL_PING_S
+                await asyncio.sleep(CONTROL_SWEEP_S / 5)
 
     run(main())
 
