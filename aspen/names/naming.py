@@ -112,6 +112,7 @@ class Holder:
     token: int
     """Grows from holder to holder: its epoch."""
     lease: int
+    """Under which it holds the name."""
 
     @property
     def ref(self) -> Any:
@@ -144,9 +145,9 @@ def value_of(system: System, process: Process) -> bytes:
 def holder_of(kv: KeyValue) -> Holder:
     """Whom an entry is of. Raises UsageError: it is no entry of a name."""
     try:
-        name, lease, _ = items_of(SPACE, kv.key)
+        name, _, _ = items_of(SPACE, kv.key)
         node, boot, serial, called, kind, path = cast("tuple[Any, ...]", wire.decode(kv.value))
         pid = Pid(str(node), int(boot), int(serial))
     except (BadFrame, UsageError, ValueError, TypeError):
         raise UsageError(f"there is an entry among the names that no actor has made: {kv.key!r}; delete it") from None
-    return Holder(str(name), pid, str(called), str(kind), str(path), kv.create_revision, int(cast(int, lease)))
+    return Holder(str(name), pid, str(called), str(kind), str(path), kv.create_revision, kv.lease)

@@ -37,6 +37,7 @@ def test_one_runs_and_the_others_stand_by_without_holding_up_their_trees() -> No
         assert [what for what, *_ in log] == ["start"]
         (line,) = (await named.on("n1", lines)).values()
         assert len(line) == 3 and (line[0].node, line[0].token) == (where, token)
+        assert {one.lease for one in line} <= set(await named.on("n1", lambda kv: kv.leases()))
 
         async def status() -> list[str]:
             top: Any = whereis(Singleton, "top")
